@@ -1,0 +1,184 @@
+"""One network in ONNX Runtime, with buffers bound once and the provider in use reported."""
+
+import logging
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+logger = logging.getLogger(__name__)
+
+PROVIDERS = {
+    'tensorrt': 'TensorrtExecutionProvider',
+    'cuda': 'CUDAExecutionProvider',
+    'cpu': 'CPUExecutionProvider',
+}
+_DTYPES = {
+    'tensor(uint8)': np.uint8,
+    'tensor(float)': np.float32,
+    'tensor(float16)': np.float16,
+    'tensor(int64)': np.int64,
+}
+
+
+class EngineError(RuntimeError):
+    """A network cannot be loaded or run as asked."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine asks of ONNX Runtime.
+
+    `providers` in order of preference, from tensorrt, cuda and cpu; those not present are skipped
+    and reported. `threads` is the number of threads inside an operator. `memory_limit_mb` (0: none)
+    bounds the arena of CUDA and TensorRT's workspace. `dla_core` -1 leaves the DLA alone.
+    """
+
+    providers: tuple[str, ...] = ('cpu',)
+    threads: int = 1
+    memory_limit_mb: int = 0
+    precision: str = 'fp32'
+    dla_core: int = -1
+    cache_dir: Path = Path('~/.cache/muon_ad/tensorrt')
+
+
+@dataclass
+class Engine:
+    """A loaded network. `run` is not re-entrant: its outputs are buffers that it owns.
+
+    `provider` is what really runs the network; `notes` says what was asked for and not to be had.
+    """
+
+    path: Path
+    options: EngineOptions = field(default_factory=EngineOptions)
+
+    def __post_init__(self) -> None:
+        self.notes: list[str] = []
+        self._session = self._load()
+        self.provider = _short_name(self._session.get_providers()[0])
+        self.inputs = {node.name: node for node in self._session.get_inputs()}
+        self.outputs = [node.name for node in self._session.get_outputs()]
+        self._binding = self._session.io_binding()
+        self._bound: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._results: list[np.ndarray] = []
+
+    def _load(self) -> ort.InferenceSession:
+        if not self.path.is_file():
+            raise EngineError(f'{self.path}: no such model file')
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = self.options.threads
+        settings.inter_op_num_threads = 1
+        # Spinning worker threads steal the core from the other tasks between two frames.
+        settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        try:
+            session = ort.InferenceSession(
+                str(self.path), settings, providers=self._providers()
+            )
+        except Exception as error:  # noqa: BLE001 - ORT raises bare RuntimeError subclasses
+            raise EngineError(f'{self.path}: ONNX Runtime cannot load it: {error}') from error
+        asked, got = self.options.providers[0], _short_name(session.get_providers()[0])
+        if got.lower() != asked and not self.notes:
+            self.notes.append(f'{asked} was asked for, {got} runs the model')
+        for note in self.notes:
+            logger.warning('%s: %s', self.path.name, note)
+        return session
+
+    def _providers(self) -> list[str | tuple[str, dict]]:
+        available = ort.get_available_providers()
+        chosen: list[str | tuple[str, dict]] = []
+        for name in self.options.providers:
+            if name not in PROVIDERS:
+                raise EngineError(f'provider {name!r} is not known; use {sorted(PROVIDERS)}')
+            if PROVIDERS[name] in available:
+                chosen.append((PROVIDERS[name], self._provider_options(name)))
+            else:
+                self.notes.append(
+                    f'{name} was asked for, but this ONNX Runtime has only '
+                    f'{[_short_name(p) for p in available]}'
+                )
+        if not chosen:
+            raise EngineError(f'{self.path}: none of {self.options.providers} is available')
+        return chosen
+
+    def _provider_options(self, name: str) -> dict[str, str]:
+        limit = self.options.memory_limit_mb << 20
+        if name == 'cuda':
+            return {'gpu_mem_limit': str(limit)} if limit else {}
+        if name != 'tensorrt':
+            return {}
+        cache = self.options.cache_dir.expanduser()
+        cache.mkdir(parents=True, exist_ok=True)
+        options = {
+            'trt_engine_cache_enable': '1',
+            'trt_engine_cache_path': str(cache),
+            'trt_timing_cache_enable': '1',
+            'trt_timing_cache_path': str(cache),
+            'trt_context_memory_sharing_enable': '1',
+            'trt_fp16_enable': str(int(self.options.precision in ('fp16', 'int8'))),
+            'trt_int8_enable': str(int(self.options.precision == 'int8')),
+        }
+        if limit:
+            options['trt_max_workspace_size'] = str(limit)
+        if self.options.dla_core >= 0:
+            options |= {'trt_dla_enable': '1', 'trt_dla_core': str(self.options.dla_core)}
+        return options
+
+    def run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Run the network and return its outputs, in the order of `outputs`.
+
+        The arrays returned are overwritten by the next call; copy what must live longer. Raises
+        EngineError for a missing or extra input, a dtype or shape the network does not take, or a
+        failure inside ONNX Runtime.
+        """
+        if feeds.keys() != self.inputs.keys():
+            raise EngineError(f'{self.path.name} takes {list(self.inputs)}, got {list(feeds)}')
+        changed = [name for name, value in feeds.items() if self._bind_input(name, value)]
+        try:
+            if changed or not self._results:
+                self._rebind_outputs(feeds)
+            else:
+                self._session.run_with_iobinding(self._binding)
+        except EngineError:
+            raise
+        except Exception as error:  # noqa: BLE001 - ORT raises bare RuntimeError subclasses
+            self._results = []
+            raise EngineError(f'{self.path.name}: inference failed: {error}') from error
+        return self._results
+
+    def _bind_input(self, name: str, value: np.ndarray) -> bool:
+        """Bind `value`; return whether its shape differs from the one bound before."""
+        node = self.inputs[name]
+        if _DTYPES.get(node.type) != value.dtype:
+            raise EngineError(f'{self.path.name}: input {name} is {node.type}, got {value.dtype}')
+        fits = len(node.shape) == value.ndim and all(
+            not isinstance(want, int) or want == have
+            for want, have in zip(node.shape, value.shape, strict=True)
+        )
+        if not fits:
+            raise EngineError(
+                f'{self.path.name}: input {name} has shape {node.shape}, got {value.shape}'
+            )
+        key = (value.__array_interface__['data'][0], value.shape)
+        before = self._bound.get(name)
+        if key != before:
+            self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            self._bound[name] = key
+        return before is None or before[1] != value.shape
+
+    def _rebind_outputs(self, feeds: dict[str, np.ndarray]) -> None:
+        """Learn the output shapes for these inputs, then bind buffers that later calls reuse."""
+        first = self._session.run(self.outputs, feeds)
+        self._results = [np.ascontiguousarray(value) for value in first]
+        self._binding.clear_binding_outputs()
+        for name, buffer in zip(self.outputs, self._results, strict=True):
+            self._binding.bind_output(
+                name, 'cpu', 0, buffer.dtype, buffer.shape, buffer.ctypes.data
+            )
+
+
+def _short_name(provider: str) -> str:
+    return {'TensorrtExecutionProvider': 'TensorRT'}.get(
+        provider, provider.removesuffix('ExecutionProvider')
+    )

@@ -1,0 +1,20 @@
+from setuptools import find_packages
+from setuptools import setup
+
+package_name = 'muon_ad'
+
+setup(
+    name=package_name,
+    version='0.1.0',
+    packages=find_packages(),
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
+        (f'share/{package_name}', ['package.xml']),
+    ],
+    python_requires='>=3.10',
+    maintainer='Muon-AD maintainers',
+    maintainer_email='maintainers@muon-ad.invalid',
+    description='Style transfer and object detection in bounded time: runtime and training.',
+    license='Apache-2.0',
+    entry_points={'console_scripts': ['muon-ad = muon_ad.cli:main']},
+)
