@@ -1,0 +1,217 @@
+"""Finds objects in the newest frame of a camera, and where they are in space."""
+
+from collections import deque
+
+import numpy as np
+from rclpy.publisher import Publisher
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image
+
+from muon_ad.runtime.detection import Detections
+from muon_ad.runtime.detection import Detector
+from muon_ad.runtime.package import load_package
+from muon_ad.runtime.package import ModelPackage
+from muon_ad.runtime.positions import DepthError
+from muon_ad.runtime.positions import Intrinsics
+from muon_ad.runtime.positions import locate
+from muon_ad.runtime.positions import Position
+from muon_ad_msgs.msg import Detection
+from muon_ad_msgs.msg import DetectionArray
+from muon_ad_msgs.msg import TaskStatus
+from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts.frame_task import FrameTask
+from muon_ad_nodes.parts.images import DEPTH_ENCODINGS
+from muon_ad_nodes.parts.images import ImageError
+from muon_ad_nodes.parts.images import to_array
+from muon_ad_nodes.parts.lifecycle import SuiteNode
+from muon_ad_nodes.parts.models import describe_engine
+from muon_ad_nodes.parts.models import ENGINE
+from muon_ad_nodes.parts.models import engine_options
+from muon_ad_nodes.parts.models import model_folder
+from muon_ad_nodes.parts.models import warm_up
+from muon_ad_nodes.parts.parameters import Parameter
+from muon_ad_nodes.parts.stamps import nanoseconds
+
+# Depth frames kept for pairing: a detector that is a few frames behind still finds its own.
+DEPTH_FRAMES = 8
+
+PARAMETERS = (
+    Parameter(
+        'model', 'detector_default',
+        'Model package: name of an installed one, or path of its folder.',
+    ),
+    Parameter(
+        'score_threshold', 0.4,
+        'Least confidence of a detection.',
+        range=(0.0, 1.0),
+        dynamic=True,
+    ),
+    Parameter(
+        'iou_threshold', 0.5,
+        'Overlap (intersection over union) above which the weaker box of a class is dropped.',
+        range=(0.0, 1.0),
+        dynamic=True,
+    ),
+    Parameter(
+        'max_detections', 50,
+        'Most detections in one message, best first.',
+        range=(1, 1000),
+        dynamic=True,
+    ),
+    Parameter(
+        'classes', [],
+        'Names of the classes to report; empty reports all of the model.',
+        kind='strings',
+    ),
+    Parameter(
+        'depth_tolerance_ms', 20.0,
+        'Largest difference between the stamps of image and aligned depth.',
+        range=(0.0, 1000.0),
+        dynamic=True,
+    ),
+    *ENGINE,
+)
+
+
+class ObjectDetector(SuiteNode):
+    """Subscribes `image_raw`, `camera_info` and `aligned_depth/image_raw`; publishes `detections`.
+
+    Every image yields a message, also where nothing is found. Positions are filled in where depth
+    of the same moment (16UC1 millimetres or 32FC1 metres) and a calibration are there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__('object_detector', PARAMETERS)
+        self._detector: Detector | None = None
+        self._package: ModelPackage | None = None
+        self._publisher: Publisher | None = None
+        self._subscriptions_for_depth: list[Subscription] = []
+        self._task: FrameTask | None = None
+        self._camera_info: CameraInfo | None = None
+        self._depths: deque[Image] = deque(maxlen=DEPTH_FRAMES)
+
+    def build(self) -> None:
+        """Load the network, warm it up, and create the topics."""
+        settings = self.settings
+        self._package = load_package(model_folder(settings.model))
+        self._detector = Detector(
+            self._package,
+            settings.variant,
+            engine_options(settings),
+            keep=tuple(settings.classes),
+        )
+        self.changed('')
+        warm_up(self._detector.detect, self._detector.variant)
+        self._publisher = self.create_publisher(DetectionArray, 'detections', qos.PUBLISH)
+        self._subscriptions_for_depth = [
+            self.create_subscription(CameraInfo, 'camera_info', self._on_info, qos.SENSOR),
+            self.create_subscription(
+                Image, 'aligned_depth/image_raw', self._on_depth, qos.SENSOR
+            ),
+        ]
+        self._task = FrameTask(self, self._detector.detect, self._publish)
+
+    def start(self) -> None:
+        """Begin to detect."""
+        self._task.start()
+
+    def stop(self) -> None:
+        """Cease to detect, after the frame in work."""
+        self._task.stop()
+        self._depths.clear()
+
+    def teardown(self) -> None:
+        """Destroy topics and network."""
+        if self._task is not None:
+            self._task.destroy()
+        for subscription in self._subscriptions_for_depth:
+            self.destroy_subscription(subscription)
+        if self._publisher is not None:
+            self.destroy_publisher(self._publisher)
+        self._subscriptions_for_depth = []
+        self._task = self._publisher = self._detector = self._camera_info = None
+
+    def describe(self, status: TaskStatus) -> None:
+        """Add model, variant and provider."""
+        detector = self._detector
+        if detector is not None:
+            describe_engine(status, self._package, detector.variant, detector.engine)
+
+    def changed(self, _name: str) -> None:
+        """Take over thresholds and deadline."""
+        self.monitor.deadline_ms = self.settings.deadline_ms
+        if self._detector is not None:
+            self._detector.score_threshold = self.settings.score_threshold
+            self._detector.iou_threshold = self.settings.iou_threshold
+            self._detector.max_detections = self.settings.max_detections
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
+    def _on_depth(self, message: Image) -> None:
+        if self.active:
+            self._depths.append(message)
+
+    def _publish(self, source: Image, found: Detections) -> None:
+        result = DetectionArray(
+            header=source.header, image_width=source.width, image_height=source.height
+        )
+        surroundings = self._depth_and_camera(source)
+        for box, score, class_id in zip(found.boxes, found.scores, found.class_ids, strict=True):
+            detection = Detection(
+                x_min=float(box[0]),
+                y_min=float(box[1]),
+                x_max=float(box[2]),
+                y_max=float(box[3]),
+                class_id=int(class_id),
+                label=self._detector.classes[class_id],
+                score=float(score),
+            )
+            if surroundings is not None:
+                depth, camera = surroundings
+                size = (source.width, source.height)
+                _fill_position(detection, locate(depth, box, size, camera))
+            result.detections.append(detection)
+        self._publisher.publish(result)
+
+    def _depth_and_camera(self, image: Image) -> tuple[np.ndarray, Intrinsics] | None:
+        """Return depth of the image's moment and its camera, where both are there."""
+        info, depth = self._camera_info, self._depth_of(nanoseconds(image.header.stamp))
+        if info is None or info.k[0] == 0.0 or depth is None:
+            return None
+        try:
+            return to_array(depth, DEPTH_ENCODINGS), _camera(info, image)
+        except (ImageError, DepthError) as error:
+            self.warn_once(f'positions left out: {error}')
+            return None
+
+    def _depth_of(self, stamp: int) -> Image | None:
+        """Return the depth image nearest to `stamp` (ns), if near enough."""
+        def apart(depth: Image) -> int:
+            return abs(nanoseconds(depth.header.stamp) - stamp)
+
+        nearest = min(tuple(self._depths), key=apart, default=None)
+        if nearest is None or apart(nearest) > self.settings.depth_tolerance_ms * 1e6:
+            return None
+        return nearest
+
+
+def _camera(info: CameraInfo, image: Image) -> Intrinsics:
+    """Return the intrinsics for the image's size; K belongs to the calibrated one (REP-104)."""
+    if not (info.width and info.height):
+        raise DepthError(f'camera_info has size {info.width}x{info.height}; expected above 0')
+    camera = Intrinsics.from_matrix(info.k)
+    x, y = image.width / info.width, image.height / info.height
+    return Intrinsics(camera.fx * x, camera.fy * y, camera.cx * x, camera.cy * y)
+
+
+def _fill_position(detection: Detection, place: Position) -> None:
+    detection.position_valid = place.valid
+    detection.position.x, detection.position.y, detection.position.z = place.point
+    detection.position_variance = np.asarray(place.variance, np.float64)
+
+
+def make() -> ObjectDetector:
+    """Return the node."""
+    return ObjectDetector()

@@ -1,0 +1,244 @@
+"""The base of the suite's nodes: lifecycle transitions that cannot fail silently, and status."""
+
+import os
+import socket
+import threading
+import traceback
+from collections.abc import Iterable
+from types import SimpleNamespace
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock
+from rclpy.clock import ClockType
+from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter as RclpyParameter
+
+from muon_ad_msgs.msg import TaskStatus
+from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts import realtime
+from muon_ad_nodes.parts.parameters import declare
+from muon_ad_nodes.parts.parameters import Parameter
+from muon_ad_nodes.parts.parameters import ParameterError
+from muon_ad_nodes.parts.parameters import read
+from muon_ad_nodes.parts.parameters import validate
+from muon_ad_nodes.parts.stages import TaskMonitor
+
+STATUS_PERIOD_S = 1.0
+
+# Of every node. They are applied by the process before the node exists (parts/realtime.py).
+COMMON = (
+    Parameter(
+        'realtime.policy', '',
+        'Scheduling class of every thread of the process; empty leaves it as it is.',
+        choices=('', *realtime.POLICIES),
+    ),
+    Parameter(
+        'realtime.priority', 0,
+        'Priority for fifo and rr. Cameras above style above detector avoids inversions.',
+        range=(0, 99),
+    ),
+    Parameter(
+        'realtime.cpus', [],
+        'CPUs the process may run on; empty means all.',
+        kind='integers',
+    ),
+    Parameter(
+        'realtime.lock_memory', False,
+        'Lock all memory (mlockall); costs up to 500 MB resident a process.',
+    ),
+)
+
+
+class SuiteNode(LifecycleNode):
+    """A lifecycle node that subclasses fill in with four plain methods.
+
+    `build` (configure), `start` (activate), `stop` (deactivate) and `teardown` (cleanup, shutdown
+    and after a failed build: it must cope with a half-built node). An exception in `build` or
+    `start` is logged with its traceback, what was built is torn down or stopped, and the
+    transition fails; the node lives on in the state before. `settings` holds the parameters read
+    at configure.
+
+    Publishes `~/status` (muon_ad_msgs/TaskStatus, latched) every second in every state.
+    """
+
+    def __init__(self, name: str, parameters: Iterable[Parameter]) -> None:
+        super().__init__(name)
+        self._declarations = (*parameters, *COMMON)
+        self._bad_overrides = declare(self, self._declarations)
+        self.settings: SimpleNamespace | None = None
+        self.monitor = TaskMonitor(lambda: self.get_clock().now().nanoseconds)
+        self._state = 'unconfigured'
+        self._message = ''
+        self._refused = realtime.refused()
+        self._warned: set[str] = set()
+        self.failed = threading.Event()
+        for line in self._refused:
+            self.get_logger().warning(line)
+        for line in self._bad_overrides.values():
+            self.get_logger().error(line)
+        self._status_publisher = self.create_publisher(TaskStatus, '~/status', qos.LATCHED)
+        # Steady time: a paused simulation must not silence the status.
+        self._status_timer = self.create_timer(
+            STATUS_PERIOD_S, self.publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self.publish_status()
+
+    # What a subclass fills in.
+
+    def build(self) -> None:
+        """Create what the node needs, from `settings`. Configure."""
+
+    def start(self) -> None:
+        """Begin to work. Activate."""
+
+    def stop(self) -> None:
+        """Cease to work, so that `start` may follow. Deactivate."""
+
+    def teardown(self) -> None:
+        """Destroy what `build` created, in reverse. Cleanup, shutdown, failed configure."""
+
+    def describe(self, status: TaskStatus) -> None:
+        """Add what only this node knows, such as model and style; may add to the message."""
+
+    def changed(self, name: str) -> None:
+        """React to a dynamic parameter; `settings` has the new value already."""
+
+    # What a subclass uses.
+
+    @property
+    def active(self) -> bool:
+        """Whether the node is in the active state."""
+        return self._state == 'active'
+
+    def say(self, text: str) -> None:
+        """Set the line for people in the status; empty where all is well."""
+        if text != self._message:
+            self._message = text
+            self.publish_status()
+
+    def drop_invalid(self, reason: str) -> None:
+        """Count a refused frame, and log its reason the first time it occurs."""
+        self.monitor.dropped_invalid()
+        self.warn_once(f'frame dropped: {reason} (counted in ~/status)')
+
+    def warn_once(self, text: str) -> None:
+        """Log a warning the first time it occurs after configure."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self.get_logger().warning(f'{text} (logged once)')
+
+    def fail(self, error: Exception) -> None:
+        """Report a defect in a thread of the node and end its process, to be restarted."""
+        self._report('work', error)
+        self.failed.set()
+
+    def publish_status(self) -> None:
+        """Publish the status now."""
+        status = TaskStatus()
+        status.header.stamp = self.get_clock().now().to_msg()
+        status.task = self.get_fully_qualified_name()
+        status.host = socket.gethostname()
+        status.pid = os.getpid()
+        status.state = self._state
+        self.monitor.fill(status)
+        asked = realtime.current_settings()
+        classes = realtime.read_classes(asked)
+        status.scheduling_policy = classes.policy
+        status.scheduling_priority = classes.priority
+        status.threads = classes.threads
+        status.threads_off_policy = len(classes.off_policy)
+        if classes.off_policy and not self._refused:
+            self.warn_once(f'threads outside {asked.policy}: {", ".join(classes.off_policy)}')
+        status.message = '; '.join(filter(None, (self._message, *self._refused)))
+        self.describe(status)
+        self._status_publisher.publish(status)
+
+    def close(self) -> None:
+        """Stop and tear down from whatever state; for the end of the process."""
+        if self._state == 'active':
+            self._guard('stopping', self.stop)
+        if self._state in ('active', 'inactive'):
+            self._guard('tearing down', self.teardown)
+        self._state = 'finalized'
+
+    # Transitions.
+
+    def on_configure(self, _state: object) -> TransitionCallbackReturn:
+        """Build the node; FAILURE leaves it unconfigured with everything torn down."""
+        try:
+            if self._bad_overrides:
+                raise ParameterError('; '.join(self._bad_overrides.values()))
+            self.settings = read(self, self._declarations)
+            self.monitor.reset()
+            self._warned.clear()
+            self.build()
+        except Exception as error:  # noqa: BLE001 - whatever a driver or model raises
+            self._report('configure', error)
+            self._guard('tearing down', self.teardown)
+            return TransitionCallbackReturn.FAILURE
+        self._message = ''
+        return self._entered('inactive')
+
+    def on_activate(self, _state: object) -> TransitionCallbackReturn:
+        """Start working; FAILURE leaves the node inactive."""
+        try:
+            self.start()
+        except Exception as error:  # noqa: BLE001 - whatever a driver or model raises
+            self._report('activate', error)
+            self._guard('stopping', self.stop)
+            return TransitionCallbackReturn.FAILURE
+        return self._entered('active')
+
+    def on_deactivate(self, _state: object) -> TransitionCallbackReturn:
+        """Stop working; the node is inactive afterwards."""
+        self._guard('stopping', self.stop)
+        return self._entered('inactive')
+
+    def on_cleanup(self, _state: object) -> TransitionCallbackReturn:
+        """Destroy what configure created; the node is unconfigured afterwards."""
+        self._guard('tearing down', self.teardown)
+        return self._entered('unconfigured')
+
+    def on_shutdown(self, _state: object) -> TransitionCallbackReturn:
+        """Stop and tear down; the node is finalized afterwards."""
+        self.close()
+        return self._entered('finalized')
+
+    def on_error(self, _state: object) -> TransitionCallbackReturn:
+        """Recover from an exception that escaped a transition: back to unconfigured."""
+        self._guard('stopping', self.stop)
+        self._guard('tearing down', self.teardown)
+        return self._entered('unconfigured')
+
+    def _entered(self, state: str) -> TransitionCallbackReturn:
+        self._state = state
+        self.publish_status()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _guard(self, doing: str, action: object) -> None:
+        """Run a clean-up step; its failure is logged and must not keep the next from running."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - a clean-up goes on
+            self._report(doing, error)
+
+    def _report(self, doing: str, error: Exception) -> None:
+        self.get_logger().error(f'{doing} failed: {error}\n{traceback.format_exc()}')
+        self.say(f'{doing} failed: {error}')
+
+    def _on_set_parameters(self, changes: list[RclpyParameter]) -> SetParametersResult:
+        result = validate(changes, self._declarations, self._state in ('inactive', 'active'))
+        if not result.successful:
+            return result
+        for change in changes:
+            self._bad_overrides.pop(change.name, None)
+            self._apply_dynamic(change)
+        return result
+
+    def _apply_dynamic(self, change: RclpyParameter) -> None:
+        for declared in self._declarations:
+            if declared.name == change.name and declared.dynamic and self.settings is not None:
+                setattr(self.settings, declared.attribute, declared.check(change.value))
+                self.changed(change.name)

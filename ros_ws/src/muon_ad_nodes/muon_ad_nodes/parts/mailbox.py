@@ -1,0 +1,52 @@
+"""A one-slot mailbox: the newest item waits, what it replaced is counted."""
+
+import threading
+from typing import Generic
+from typing import TypeVar
+
+T = TypeVar('T')
+
+
+class Mailbox(Generic[T]):
+    """Hands the newest item from one thread to another.
+
+    A consumer that is slower than its producer works on fresh items only: its lag never grows
+    beyond one item. Nothing is lost unseen, `put` says when it replaced an item.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._item: T | None = None
+        self._closed = False
+
+    def put(self, item: T) -> bool:
+        """Store `item`; return whether an item that nobody had taken was replaced."""
+        with self._condition:
+            if self._closed:
+                return False
+            replaced = self._item is not None
+            self._item = item
+            self._condition.notify()
+            return replaced
+
+    def take(self, timeout: float | None = None) -> T | None:
+        """Wait for an item and take it; None once closed, or after `timeout` seconds."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._closed or self._item is not None, timeout)
+            if self._closed:
+                return None
+            item, self._item = self._item, None
+            return item
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        with self._condition:
+            return self._closed
+
+    def close(self) -> None:
+        """End every `take`, present and future, with None."""
+        with self._condition:
+            self._closed = True
+            self._item = None
+            self._condition.notify_all()

@@ -1,0 +1,48 @@
+"""The life of a node's process, from rclpy.init to a clean end on SIGINT or SIGTERM."""
+
+import signal
+import threading
+from collections.abc import Callable
+
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+from muon_ad_nodes.parts.executor import make_executor
+from muon_ad_nodes.parts.lifecycle import SuiteNode
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+POLL_S = 0.5
+
+
+def run(make: Callable[[], SuiteNode]) -> int:
+    """Run the node that `make` returns until SIGINT or SIGTERM; return the exit status.
+
+    The caller has blocked those signals (see main.py). One thread waits for them, so that they
+    never interrupt a publish or a driver call, and the node is closed in order: a process that
+    ends otherwise leaves its DDS segment in shared memory.
+    """
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    executor = make_executor()
+    node = make()
+    executor.add_node(node)
+    ended = Future(executor=executor)
+    threading.Thread(
+        target=_wait_for_end, args=(node.failed, ended), name='signals', daemon=True
+    ).start()
+    try:
+        executor.spin_until_future_complete(ended)
+    finally:
+        node.close()
+        executor.remove_node(node)
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown()
+    return int(node.failed.is_set())
+
+
+def _wait_for_end(failed: threading.Event, ended: Future) -> None:
+    while signal.sigtimedwait(ENDING_SIGNALS, POLL_S) is None and not failed.is_set():
+        pass
+    ended.set_result(None)
+

@@ -1,0 +1,13 @@
+"""Conversions of time stamps."""
+
+from builtin_interfaces.msg import Time
+
+
+def nanoseconds(stamp: Time) -> int:
+    """Return a stamp as nanoseconds since the clock's epoch."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def milliseconds(begin: float, end: float) -> float:
+    """Return the span between two readings of a clock in seconds, in milliseconds."""
+    return (end - begin) * 1e3
