@@ -1,0 +1,1 @@
+"""Set-up of the suite on a bare machine: `python3 -m tools.setup` (standard library only)."""
