@@ -55,9 +55,9 @@ class Node:
     @property
     def full_name(self) -> str | None:
         """Fully qualified name; None where the executable chooses its name."""
-        if self.name is None or self.namespace is None:
+        if self.name is None:
             return None
-        return f'{self.namespace.rstrip("/")}/{self.name}'
+        return f'{(self.namespace or "").rstrip("/")}/{self.name}'
 
     def command(self, parameter_files: list[str]) -> list[str]:
         """Return the command line, given one file per entry of `parameters`."""
@@ -73,8 +73,12 @@ class Node:
         return command
 
     def parameter_document(self, parameters: dict[str, values.Value]) -> dict:
-        """Return the content of a parameter file that gives this node `parameters`."""
-        return {self.full_name or '/**': {'ros__parameters': parameters}}
+        """Return the content of a parameter file that gives this node `parameters`.
+
+        As in launch, the full name stands there only if the launch file gives both its parts.
+        """
+        known = self.name is not None and self.namespace is not None
+        return {self.full_name if known else '/**': {'ros__parameters': parameters}}
 
 
 @dataclass

@@ -182,6 +182,8 @@ def _step(bringup: Bringup) -> None:
         _stop_harder(bringup)
     for child in bringup.children:
         if child.due is not None and now >= child.due:
+            # Or a node that dies again and again would fill /dev/shm.
+            _remove_stale()
             _start(bringup, child)
 
 

@@ -1,0 +1,165 @@
+"""Shared memory of killed processes is removed, that of living ones is not."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from muon_ad_nodes.parts import shared_memory
+
+CHATTER = Path(__file__).with_name('chatter.py')
+
+
+class Chatter:
+    """A ROS process that hears itself."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+        self.process = subprocess.Popen(
+            [sys.executable, str(CHATTER)], stdout=subprocess.PIPE, text=True
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self.wait_for_images()
+
+    def _read(self) -> None:
+        for _ in self.process.stdout:
+            self.heard += 1
+
+    def wait_for_images(self) -> None:
+        """Wait until three more of its own images have come back."""
+        target, deadline = self.heard + 3, time.monotonic() + 30
+        while self.heard < target:
+            assert time.monotonic() < deadline, 'the process hears nothing'
+            time.sleep(0.01)
+
+    def files(self) -> set[Path]:
+        """The files in /dev/shm that it maps or keeps open."""
+        maps = Path(f'/proc/{self.process.pid}/maps').read_text()
+        found = {Path(name) for name in re.findall(r'/dev/shm/fast\S+', maps)}
+        for descriptor in Path(f'/proc/{self.process.pid}/fd').iterdir():
+            target = os.readlink(descriptor)
+            if target.startswith('/dev/shm/fast'):
+                found.add(Path(target))
+        return found
+
+    def segment(self) -> Path:
+        """Its own segment: the one whose lock it keeps open."""
+        (lock,) = (path for path in self.files() if re.fullmatch(r'.*_[0-9a-f]{16}_el', path.name))
+        return Path(str(lock).removesuffix('_el'))
+
+    def end(self, number: signal.Signals) -> None:
+        """Send a signal and wait for the end."""
+        self.process.send_signal(number)
+        self.process.wait(30)
+        self._reader.join()
+
+
+@pytest.fixture
+def chatter():
+    """Return a function that starts such a process."""
+    started = []
+
+    def start() -> Chatter:
+        started.append(Chatter())
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end(signal.SIGKILL)
+    shared_memory.remove_stale()
+
+
+def test_killed_process_loses_its_memory_and_the_living_keeps_its_own(chatter):
+    victim, survivor = chatter(), chatter()
+    segment = victim.segment()
+    theirs = victim.files() - survivor.files()
+    kept = survivor.files()
+    assert segment in victim.files()
+
+    assert not theirs & set(shared_memory.remove_stale())
+    assert victim.files() - survivor.files() == theirs
+
+    victim.end(signal.SIGKILL)
+    assert segment.exists()
+    # The survivor maps the segments it has received from; nobody else may use this one now.
+    survivor.wait_for_images()
+    shared_memory.remove_stale()
+    assert all(path.exists() for path in kept - theirs - {segment})
+    survivor.wait_for_images()
+
+    survivor.end(signal.SIGINT)
+    shared_memory.remove_stale()
+    remaining = [path for path in theirs | kept | {segment} if path.exists()]
+    assert not [path for path in remaining if path in dict(shared_memory._unused())]
+    assert not segment.exists()
+
+
+def test_a_lone_killed_process(chatter):
+    victim = chatter()
+    segment = victim.segment()
+    victim.end(signal.SIGKILL)
+    assert segment.exists()
+    removed = shared_memory.remove_stale()
+    assert {segment, segment.with_name(segment.name + '_el')} <= set(removed)
+    assert not segment.exists()
+
+
+def names(folder: Path) -> list[str]:
+    """The files that are left in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder that stands in for /dev/shm, for what Fast DDS 3 does not leave."""
+    monkeypatch.setattr(shared_memory, 'FOLDER', tmp_path)
+    monkeypatch.setattr(shared_memory, 'SETTLE_S', 0.0)
+    return tmp_path
+
+
+@pytest.mark.parametrize('generation', ['fastdds', 'fastrtps'])
+def test_names_of_both_generations_and_no_others(folder, generation):
+    ours = [
+        f'{generation}_0123456789abcdef', f'{generation}_0123456789abcdef_el',
+        f'{generation}_port7400', f'{generation}_port7400_el', f'{generation}_port7400_sl',
+        f'sem.{generation}_port7400_mutex', f'{generation}_port17911_el',
+    ]  # fmt: skip
+    others = ['fastdds_notes', 'sem.other', 'fastdds_port', 'xfastdds_port1', 'lttng-ust-wait-6']
+    for name in ours + others:
+        (folder / name).touch()
+    assert [path.name for path in shared_memory.remove_stale()] == sorted(ours)
+    assert names(folder) == sorted(others)
+
+
+def test_one_lock_protects_its_whole_group_only(folder):
+    import fcntl
+
+    for name in ('fastdds_port1', 'fastdds_port1_sl', 'sem.fastdds_port1_mutex', 'fastdds_port2'):
+        (folder / name).touch()
+    with (folder / 'fastdds_port1_sl').open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        shared_memory.remove_stale()
+        assert names(folder) == ['fastdds_port1', 'fastdds_port1_sl', 'sem.fastdds_port1_mutex']
+    shared_memory.remove_stale()
+    assert names(folder) == []
+
+
+def test_mapping_protects_without_a_lock(folder):
+    import mmap
+
+    path = folder / 'fastdds_port3'
+    path.write_bytes(bytes(4096))
+    with path.open('r+b') as file, mmap.mmap(file.fileno(), 4096):
+        assert shared_memory.remove_stale() == []
+    assert shared_memory.remove_stale() == [path]
+
+
+def test_nothing_to_do(folder):
+    assert shared_memory.remove_stale() == []
