@@ -175,7 +175,7 @@ def main() -> int:
     )
     profile = parser.parse_args().profile
     # make hands SIGTERM on; treated like Ctrl-C, it also ends what we started.
-    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for sign in console.INTERRUPTS:
         signal.signal(sign, signal.default_int_handler)
     try:
         set_up(profile, only_one(ROOT))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 HEARTBEAT_S = 10.0
 GRACE_S = 5.0
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class SetupError(Exception):
@@ -48,18 +49,37 @@ def run(command: list[str], environment: dict[str, str], lock: int) -> None:
     The child inherits the descriptor `lock`: should we be killed without a chance to end it, the
     next set-up waits for it instead of working in the same folders.
     """
-    child = subprocess.Popen(
-        command, env=environment, start_new_session=True, pass_fds=(lock,),
-        stdin=subprocess.DEVNULL,
-    )
+    child = None
     try:
+        with _deferred_interrupts():
+            child = subprocess.Popen(
+                command, env=environment, start_new_session=True, pass_fds=(lock,),
+                stdin=subprocess.DEVNULL,
+            )
         status = child.wait()
     except BaseException:
-        _end(child)
+        if child:
+            _end(child)
         raise
     if status:
         name = os.path.basename(command[0])
         raise SetupError(f'{name} failed with exit status {status}; its message is above')
+
+
+@contextmanager
+def _deferred_interrupts() -> Iterator[None]:
+    """Hold interrupts back for a moment: a child that is just being started cannot be ended."""
+    caught = []
+    handlers = {
+        sign: signal.signal(sign, lambda number, _: caught.append(number)) for sign in INTERRUPTS
+    }
+    try:
+        yield
+    finally:
+        for sign, handler in handlers.items():
+            signal.signal(sign, handler)
+    if caught:
+        raise KeyboardInterrupt
 
 
 def _end(child: subprocess.Popen) -> None:

@@ -24,7 +24,7 @@ print(json.dumps({
     'executable': getattr(sys, '_base_executable', None) or sys.executable,
     'version': platform.python_version(),
     'headers': exists(join(sysconfig.get_path('include'), 'Python.h')),
-    'ensurepip': importlib.util.find_spec('ensurepip') is not None,
+    'ensurepip': getattr(importlib.util.find_spec('ensurepip'), 'origin', None) is not None,
     'colcon': importlib.util.find_spec('colcon_core') is not None,
 }))
 """
@@ -96,8 +96,8 @@ def find_python(ros: Ros | None) -> Python:
     if ros:
         raise SetupError(f'ROS {ros.distro} needs Python {wanted[0]}, which is not on PATH')
     raise SetupError(
-        f'Python {platform.python_version()} is too old or too new: install Python 3.10, 3.11 or '
-        '3.12 (apt install python3.12 python3.12-venv python3.12-dev), or name one with PYTHON='
+        f'Python {platform.python_version()} is not supported: install Python 3.10, 3.11 or 3.12 '
+        '(apt install python3.12 python3.12-venv python3.12-dev), or name one with PYTHON='
     )
 
 
