@@ -1,0 +1,154 @@
+"""Stylises frames with a style package; the style can be changed while frames are running."""
+
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from muon_ad.runtime.engine import Engine
+from muon_ad.runtime.engine import EngineOptions
+from muon_ad.runtime.package import ModelPackage
+
+STYLE_SIZE = 256  # side of the image that the encoder takes
+SMALLEST = 16  # a style image below this holds no strokes to speak of
+
+
+class StyleError(ValueError):
+    """A style, frame or package cannot be used for stylising; the message says which and why."""
+
+
+@dataclass
+class StyleModel:
+    """A style network ready for frames, at the size of one variant.
+
+    `stylise` belongs to one thread; `set_style` may be called from another at any time, and the
+    next frame uses the new style. Raises StyleError where the package is not of task `style`.
+    """
+
+    package: ModelPackage
+    variant_name: str = ''
+    options: EngineOptions = field(default_factory=EngineOptions)
+
+    def __post_init__(self) -> None:
+        if self.package.task != 'style' or self.package.style_encoder is None:
+            raise StyleError(
+                f'{self.package.folder}: task is {self.package.task!r}; expected a style package'
+            )
+        self.variant = self.package.variant(self.variant_name)
+        self.engine = Engine(self.variant.file, self.options)
+        self._frame = np.empty((1, self.variant.height, self.variant.width, 3), np.uint8)
+        images = {name: read_style(path) for name, path in self.package.styles.items()}
+        self._known = dict(zip(images, self._encode(list(images.values())), strict=True))
+        # One tuple, replaced as a whole, so that a running stylise never sees half a change.
+        self._current = (self.package.default_style, self._known[self.package.default_style])
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """Names of the built-in styles, in the package's order."""
+        return tuple(self._known)
+
+    @property
+    def style(self) -> str:
+        """The style in use: a built-in name, or the path it was read from."""
+        return self._current[0]
+
+    def set_style(self, name_or_path: str | Path) -> None:
+        """Use a built-in style or the image at a path, from the next frame on.
+
+        Raises StyleError where it is neither; the style in use then stays.
+        """
+        name = str(name_or_path)
+        vector = self._known.get(name)
+        if vector is None:
+            if not name.strip():
+                raise StyleError(f'no style given; expected one of {self.styles} or an image path')
+            vector = self._encode([read_style(Path(name).expanduser(), self.styles)])[0]
+        self._current = (name, vector)
+
+    def stylise(self, rgb: np.ndarray) -> np.ndarray:
+        """Stylise one frame, uint8 [H, W, 3] RGB of any size.
+
+        Returns uint8 [height, width, 3] at the variant's size: the engine's own buffer, which the
+        next call overwrites. Raises StyleError for a frame that is not such an array or is empty.
+        """
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
+            raise StyleError(
+                f'frame is {rgb.dtype} {rgb.shape}; expected uint8 (height, width, 3), not empty'
+            )
+        return self.engine.run({'image': self._fitted(rgb), 'style': self._current[1]})[0][0]
+
+    def _fitted(self, rgb: np.ndarray) -> np.ndarray:
+        """Return the frame as [1, h, w, 3] at the variant's size, without a copy if it is so."""
+        size = (self.variant.width, self.variant.height)
+        if rgb.shape[1::-1] != size:
+            shrinks = rgb.shape[1] > size[0] or rgb.shape[0] > size[1]
+            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            cv2.resize(rgb, size, dst=self._frame[0], interpolation=method)
+            return self._frame
+        if rgb.flags.c_contiguous:
+            return rgb[None]
+        np.copyto(self._frame[0], rgb)
+        return self._frame
+
+    def _encode(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        """Return a style vector, float32 [1, S], for each image of `read_style`.
+
+        The encoder is loaded for the purpose and dropped: it is needed once per style, and memory
+        is short on the robot.
+        """
+        engine = Engine(self.package.style_encoder, replace(self.options, providers=('cpu',)))
+        return [engine.run({'image': image[None]})[0].copy() for image in images]
+
+
+def read_style(path: Path, names: tuple[str, ...] = ()) -> np.ndarray:
+    """Read a style image; returns the middle square as uint8 [256, 256, 3] RGB.
+
+    Grey, 16-bit and transparent images (over white) are converted. Raises StyleError naming the
+    path and the problem; `names` are the built-in styles to suggest.
+    """
+    hint = f'; the built-in styles are {names}' if names else ''
+    if path.is_dir():
+        raise StyleError(f'{path}: is a folder; expected an image file')
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = 'no such file' if isinstance(error, FileNotFoundError) else str(error)
+        raise StyleError(f'{path}: {reason}; expected a style image{hint}') from error
+    if not data:
+        raise StyleError(f'{path}: the file is empty; expected an image')
+    image = _decode(data, path)
+    side = min(image.shape[:2])
+    if side < SMALLEST:
+        raise StyleError(
+            f'{path}: {image.shape[1]}x{image.shape[0]} pixels is too small for a style; '
+            f'expected at least {SMALLEST}x{SMALLEST}'
+        )
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    square = np.ascontiguousarray(image[top:top + side, left:left + side])
+    if side == STYLE_SIZE:
+        return square
+    method = cv2.INTER_AREA if side > STYLE_SIZE else cv2.INTER_LINEAR
+    return cv2.resize(square, (STYLE_SIZE, STYLE_SIZE), interpolation=method)
+
+
+def _decode(data: bytes, path: Path) -> np.ndarray:
+    """Decode to uint8 [H, W, 3] RGB, whatever depth and channels the file has."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise StyleError(f'{path}: cannot be decoded: {error}') from error
+    if image is None:
+        raise StyleError(f'{path}: is not an image; expected PNG, JPEG, BMP, WebP or TIFF')
+    if image.dtype == np.uint16:
+        image = (image // 257).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise StyleError(f'{path}: holds {image.dtype} pixels; expected 8 or 16 bits a channel')
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    if image.shape[2] == 4:
+        cover = image[..., 3:].astype(np.float32) / 255
+        image = (image[..., :3] * cover + 255 * (1 - cover)).round().astype(np.uint8)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

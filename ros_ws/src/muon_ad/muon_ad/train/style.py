@@ -1,0 +1,327 @@
+"""Trains the streaming style student on photographs, paintings and the drawn styles.
+
+The recipe: a warm start in which the student learns to reproduce its input, then perceptual
+losses (train/perceptual.py) while the weight of the style rises, and throughout a penalty on
+answers that change when the camera moves by a pixel or the sensor adds noise.
+"""
+
+import argparse
+import csv
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+from tqdm import tqdm
+
+from muon_ad.networks.style import STYLE_SIZE
+from muon_ad.networks.style import StyleConfig
+from muon_ad.networks.style import StyleEncoder
+from muon_ad.networks.style import StyleStudent
+from muon_ad.train import perceptual
+from muon_ad.train.images import load_images
+from muon_ad.train.images import random_crop
+
+CHECKPOINT = 'checkpoint.pt'
+LOG = 'log.csv'
+SHIFT = 3  # largest camera motion, in pixels, of the steadiness loss
+TARGET = 144  # side of the part of a style image that a step compares with
+WEIGHTS = {'style': 10.0, 'content': 6.0, 'structure': 6.0, 'palette': 20.0, 'variation': 0.3,
+           'steadiness': 60.0, 'copy': 20.0}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run is made of.
+
+    `warm` steps of copying, then `ramp` steps in which the style gains weight; over the last
+    quarter of `steps` the learning rate falls. `builtin` is the share of styles that are drawn
+    ones; a batch has `styles` styles with `batch // styles` photographs each.
+    """
+
+    steps: int = 12000
+    crop: int = 112
+    batch: int = 4
+    styles: int = 2
+    rate: float = 2e-3
+    warm: int = 600
+    ramp: int = 1500
+    builtin: float = 0.65
+    seed: int = 0
+    half: bool = True
+    weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+
+
+@dataclass
+class Corpus:
+    """Training images, uint8 RGB: photographs, paintings (or none) and 256x256 drawn styles."""
+
+    content: list[np.ndarray]
+    paintings: list[np.ndarray]
+    builtin: list[np.ndarray]
+
+    def batch(
+        self, recipe: Recipe, rng: np.random.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return photographs [N, 3, crop + SHIFT, crop + SHIFT] and styles [styles, 3, 256, 256],
+        float32 in 0..1.
+        """
+        side = recipe.crop + SHIFT
+        content = np.stack([
+            _exposed(random_crop(self.content, side, rng, (1.0, 2.5)), rng)
+            for _ in range(recipe.batch)
+        ])
+        styles = np.stack([self._style(recipe, rng) for _ in range(recipe.styles)])
+        return _to_tensor(content), _to_tensor(styles)
+
+    def _style(self, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+        if not self.paintings or rng.random() < recipe.builtin:
+            return self.builtin[rng.integers(len(self.builtin))]
+        crop = random_crop(self.paintings, STYLE_SIZE, rng, (0.75, 1.25))
+        # Exchanged colour channels give one way of painting several palettes.
+        return crop[..., rng.permutation(3)] if rng.random() < 0.3 else crop
+
+
+def _exposed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Vary the exposure, since cameras do: gamma 0.6..1.5."""
+    table = (np.linspace(0, 1, 256) ** np.exp(rng.uniform(-0.5, 0.4)) * 255).astype(np.uint8)
+    return table[image]
+
+
+def _to_tensor(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
+
+
+class Trainer:
+    """Networks, optimiser and step counter of one run, which can be saved and resumed exactly.
+
+    All randomness of a step is drawn from a generator seeded by (seed, step), so a resumed run
+    sees what an uninterrupted one would have seen.
+    """
+
+    def __init__(self, corpus: Corpus, features: nn.Module, recipe: Recipe,
+                 config: StyleConfig) -> None:
+        torch.manual_seed(recipe.seed)
+        self.corpus = corpus
+        self.recipe = recipe
+        self.config = config
+        self.features = features.to(memory_format=torch.channels_last)
+        self.student = StyleStudent(config).to(memory_format=torch.channels_last)
+        self.encoder = StyleEncoder(config).to(memory_format=torch.channels_last)
+        self.parameters = [*self.student.parameters(), *self.encoder.parameters()]
+        self.optimizer = torch.optim.AdamW(self.parameters, recipe.rate, (0.9, 0.98),
+                                           weight_decay=1e-4, fused=True)
+        self.step = 0
+
+    def rate(self) -> float:
+        """Learning rate of this step: a short rise, constant, a cosine to a hundredth at the end.
+
+        Constant so long that a run can be prolonged, or cut short, by resuming with other steps.
+        """
+        rise = min(1.0, (self.step + 1) / 100)
+        fall = max(0.0, 4 * self.step / self.recipe.steps - 3)
+        return self.recipe.rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall)))
+
+    def advance(self) -> dict[str, float]:
+        """Do one step and return its losses, unweighted, by name."""
+        rng = np.random.default_rng([self.recipe.seed, self.step])
+        for group in self.optimizer.param_groups:
+            group['lr'] = self.rate()
+        losses = self._losses(rng)
+        total = sum(self._weight(name) * value for name, value in losses.items())
+        if not torch.isfinite(total):
+            raise FloatingPointError(f'step {self.step}: loss is {total.item()}; lower --rate')
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 5.0)
+        self.optimizer.step()
+        self.step += 1
+        return {'total': total.item(), **{name: float(v.detach()) for name, v in losses.items()}}
+
+    def _weight(self, name: str) -> float:
+        if name != 'style' and name != 'palette':
+            return self.recipe.weights[name]
+        risen = (self.step - self.recipe.warm) / self.recipe.ramp
+        return self.recipe.weights[name] * min(1.0, 0.15 + 0.85 * risen)
+
+    def _losses(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        wide, styles = self.corpus.batch(self.recipe, rng)
+        crop = self.recipe.crop
+        photo = wide[:, :, :crop, :crop].contiguous(memory_format=torch.channels_last)
+        warm = self.step < self.recipe.warm
+        with torch.autocast('cpu', torch.bfloat16, enabled=self.recipe.half):
+            if warm:
+                vectors = self.encoder(F.interpolate(photo.flip(3), STYLE_SIZE, mode='bilinear'))
+            else:
+                repeats = self.recipe.batch // self.recipe.styles
+                vectors = self.encoder(styles).repeat_interleave(repeats, dim=0)
+            found = self.student(photo, vectors).float()
+            losses = {'steadiness': self._steadiness(wide, found, vectors, rng)}
+            if warm:
+                return losses | {'copy': F.l1_loss(found, photo)}
+            return losses | self._perceptual(found, photo, styles, rng)
+
+    def _perceptual(
+        self, found: torch.Tensor, photo: torch.Tensor, styles: torch.Tensor,
+        rng: np.random.Generator,
+    ) -> dict[str, torch.Tensor]:
+        repeats = self.recipe.batch // self.recipe.styles
+        top, left = (int(n) for n in rng.integers(0, STYLE_SIZE - TARGET + 1, 2))
+        sample = styles[:, :, top:top + TARGET, left:left + TARGET]
+        with torch.no_grad():
+            wanted = [(mean.repeat_interleave(repeats, 0), cov.repeat_interleave(repeats, 0))
+                      for mean, cov in perceptual.statistics(self.features(sample))]
+            scene = self.features(photo)
+        seen = self.features(found)
+        return {
+            'style': perceptual.style_loss(perceptual.statistics(seen), wanted),
+            'content': perceptual.content_loss(seen, scene),
+            'structure': perceptual.structure_loss(found, photo),
+            'palette': perceptual.palette_loss(found, styles.repeat_interleave(repeats, 0), rng),
+            'variation': perceptual.variation_loss(found),
+        }
+
+    def _steadiness(
+        self, wide: torch.Tensor, found: torch.Tensor, vectors: torch.Tensor,
+        rng: np.random.Generator,
+    ) -> torch.Tensor:
+        """Difference between the answer and the answer to the scene seen a little moved."""
+        dx, dy = (int(n) for n in rng.integers(0, SHIFT + 1, 2))
+        crop = self.recipe.crop
+        some = slice(None, None, self.recipe.batch // self.recipe.styles)  # one per style
+        moved = wide[some, :, dy:dy + crop, dx:dx + crop]
+        grain = rng.normal(0, rng.uniform(0, 4 / 255), moved.shape).astype(np.float32)
+        moved = (moved + torch.from_numpy(grain)).clamp(0, 1)
+        moved = moved.contiguous(memory_format=torch.channels_last)
+        answer = self.student(moved, vectors[some]).float()
+        return F.mse_loss(answer[:, :, :crop - dy, :crop - dx], found[some, :, dy:, dx:])
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint that is complete or not there at all."""
+        partial = path.with_suffix('.partial')
+        with partial.open('wb') as stream:
+            torch.save({
+                'step': self.step, 'config': self.config.to_dict(),
+                'recipe': asdict(self.recipe), 'student': self.student.state_dict(),
+                'encoder': self.encoder.state_dict(), 'optimizer': self.optimizer.state_dict(),
+            }, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint; only the number of steps may differ from its run's.
+
+        Raises FileNotFoundError, or ValueError where it belongs to another run.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f'{path}: no checkpoint to resume; start without --resume')
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        recipe = {**asdict(self.recipe), 'steps': state['recipe']['steps']}
+        for name, have in (('config', self.config.to_dict()), ('recipe', recipe)):
+            if state[name] != have:
+                raise ValueError(f'{path}: made with {name} {state[name]}, not {have}; give the '
+                                 'same arguments, or another --out')
+        self.student.load_state_dict(state['student'])
+        self.encoder.load_state_dict(state['encoder'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.step = state['step']
+
+
+class Log:
+    """CSV of losses, one row every `every` steps; rows after a resumed step are dropped."""
+
+    COLUMNS = ('step', 'rate', 'total', *WEIGHTS)
+
+    def __init__(self, path: Path, step: int) -> None:
+        rows = []
+        if step and path.is_file():
+            with path.open(newline='') as stream:
+                rows = [row for row in csv.DictReader(stream) if int(row['step']) <= step]
+        self._stream = path.open('w', newline='', buffering=1)
+        self._writer = csv.DictWriter(self._stream, self.COLUMNS, restval='')
+        self._writer.writeheader()
+        self._writer.writerows(rows)
+
+    def write(self, step: int, rate: float, losses: dict[str, float]) -> None:
+        """Append one row."""
+        values = {name: f'{value:.5f}' for name, value in losses.items()}
+        self._writer.writerow({'step': step, 'rate': f'{rate:.6f}', **values})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def train(trainer: Trainer, out: Path, save_every: int = 500, log_every: int = 50) -> None:
+    """Run to the last step, leaving `checkpoint.pt` and `log.csv` in `out`."""
+    log = Log(out / LOG, trainer.step)
+    bar = tqdm(total=trainer.recipe.steps, initial=trainer.step, desc='training', unit='step')
+    try:
+        while trainer.step < trainer.recipe.steps:
+            rate = trainer.rate()
+            losses = trainer.advance()
+            bar.update()
+            if trainer.step % log_every == 0 or trainer.step == trainer.recipe.steps:
+                log.write(trainer.step, rate, losses)
+                bar.set_postfix({name: f'{value:.3f}' for name, value in losses.items()})
+            if trainer.step % save_every == 0 or trainer.step == trainer.recipe.steps:
+                trainer.save(out / CHECKPOINT)
+    finally:
+        bar.close()
+        log.close()
+
+
+def load_corpus(
+    content: Sequence[Path], paintings: Sequence[Path], builtin: Sequence[Path],
+) -> Corpus:
+    """Read the three kinds of images; raises DataError naming what is missing."""
+    drawn = [random_crop([image], STYLE_SIZE, np.random.default_rng(0))
+             for image in load_images(builtin, STYLE_SIZE)]
+    return Corpus(load_images(content, 360), load_images(paintings, 320), drawn)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `muon-ad train style`."""
+    recipe = Recipe()
+    parser.add_argument('--content', type=Path, nargs='+', required=True,
+                        help='folders, images or videos of ordinary scenes')
+    parser.add_argument('--styles', type=Path, nargs='+', required=True,
+                        help='folders of the built-in style images')
+    parser.add_argument('--paintings', type=Path, nargs='*', default=[],
+                        help='folders of further styles, so that unseen ones work better')
+    parser.add_argument('--features', type=Path, required=True,
+                        help='cd_vgg19_small16x_e4.pth of MingSun-Tse/Collaborative-Distillation')
+    parser.add_argument('--out', type=Path, required=True, help='folder for checkpoint and log')
+    parser.add_argument('--resume', action='store_true',
+                        help='continue from the checkpoint in OUT')
+    parser.add_argument('--steps', type=int, default=recipe.steps)
+    parser.add_argument('--batch', type=int, default=recipe.batch)
+    parser.add_argument('--crop', type=int, default=recipe.crop, help='pixels, a multiple of 8')
+    parser.add_argument('--rate', type=float, default=recipe.rate, help='peak learning rate')
+    parser.add_argument('--seed', type=int, default=recipe.seed)
+    parser.add_argument('--threads', type=int, default=1, help='CPU threads (default 1)')
+    parser.add_argument('--fp32', action='store_true', help='no bfloat16 (CPUs without AMX)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train as asked; returns the exit code."""
+    torch.set_num_threads(args.threads)
+    recipe = Recipe(steps=args.steps, batch=args.batch, crop=args.crop, rate=args.rate,
+                    seed=args.seed, half=not args.fp32)
+    args.out.mkdir(parents=True, exist_ok=True)
+    features = perceptual.load_features(args.features)
+    corpus = load_corpus(args.content, args.paintings, args.styles)
+    trainer = Trainer(corpus, features, recipe, StyleConfig())
+    checkpoint = args.out / CHECKPOINT
+    if args.resume:
+        trainer.load(checkpoint)
+    train(trainer, args.out)
+    return 0
