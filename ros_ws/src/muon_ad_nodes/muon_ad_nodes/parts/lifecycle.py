@@ -83,7 +83,6 @@ class SuiteNode(LifecycleNode):
             STATUS_PERIOD_S, self.publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self.publish_status()
 
     # What a subclass fills in.
 

@@ -9,6 +9,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from muon_ad_nodes.parts.executor import make_executor
+from muon_ad_nodes.parts.executor import spin_until
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -25,13 +26,14 @@ def run(make: Callable[[], SuiteNode]) -> int:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     executor = make_executor()
     node = make()
+    node.publish_status()
     executor.add_node(node)
     ended = Future(executor=executor)
     threading.Thread(
         target=_wait_for_end, args=(node.failed, ended), name='signals', daemon=True
     ).start()
     try:
-        executor.spin_until_future_complete(ended)
+        spin_until(executor, ended)
     finally:
         node.close()
         executor.remove_node(node)

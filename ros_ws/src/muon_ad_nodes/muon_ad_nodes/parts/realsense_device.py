@@ -309,16 +309,14 @@ class _Stream:
         self._bytes = stream.bpp = 2 if self._is_depth else 3
         stream.intrinsics = _intrinsics(view)
         self.profile = sensor.add_video_stream(stream)
+        self._render(0.0)   # makes the textures now rather than with the first frame
 
     def push(self, now_ns: int, number: int) -> None:
         """Render the scene at `now_ns` and hand it to the SDK."""
-        t = now_ns * 1e-9
         frame = rs.software_video_frame()
+        frame.pixels = self._render(now_ns * 1e-9)
         if self._is_depth:
-            frame.pixels = np.rint(self.scene.depth(t) / DEPTH_UNIT_M).astype(np.uint16)
             frame.depth_units = DEPTH_UNIT_M
-        else:
-            frame.pixels = self.scene.rgb(t)
         frame.bpp = self._bytes
         frame.stride = self._bytes * self.scene.view.width
         frame.timestamp = now_ns * 1e-6
@@ -326,6 +324,11 @@ class _Stream:
         frame.frame_number = number
         frame.profile = self.profile.as_video_stream_profile()
         self.sensor.on_video_frame(frame)
+
+    def _render(self, t: float) -> np.ndarray:
+        if not self._is_depth:
+            return self.scene.rgb(t)
+        return np.rint(self.scene.depth(t) / DEPTH_UNIT_M).astype(np.uint16)
 
 
 def _view(
