@@ -69,7 +69,7 @@ def yolox(
     and class probabilities; cells run row by row over the grids of `strides`, finest first
     (Ge et al., YOLOX, 2021, arXiv:2107.08430). Score = objectness * class probability.
     """
-    cells, sizes = _grid(frame.width, frame.height, tuple(strides))
+    cells, sizes = grid(frame.width, frame.height, tuple(strides))
     raw = _expect(outputs, 'yolox', (1, len(cells), 5 + frame.classes))[0]
     raw, class_ids, scores, rows = _confident(raw, threshold)
     centre = (raw[:, :2] + cells[rows]) * sizes[rows]
@@ -86,7 +86,7 @@ def fastestdet(outputs: list[np.ndarray], threshold: float, frame: Frame) -> Can
     """
     raw = _expect(outputs, 'fastestdet', (1, 5 + frame.classes, None, None))[0]
     rows, columns = raw.shape[1:]
-    cells, _ = _grid(columns, rows, (1,))
+    cells, _ = grid(columns, rows, (1,))
     raw = raw.reshape(len(raw), -1).T
     raw, class_ids, scores, kept = _confident(raw, threshold, objectness=0)
     extent = np.float32([frame.width, frame.height])
@@ -139,7 +139,7 @@ def _expect(outputs: list[np.ndarray], name: str, shape: tuple[int | None, ...])
 
 
 @lru_cache(maxsize=16)
-def _grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return each cell's column and row [N, 2] and its stride [N, 1], float32."""
     cells, sizes = [], []
     for stride in strides:
