@@ -107,7 +107,7 @@ def load_package(folder: str | Path) -> ModelPackage:
     Raises PackageError where the folder, `model.yaml` or a file is missing, a hash does not match,
     or a field is absent or has a value that is not among those accepted.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = Path(folder).expanduser().absolute()
     path = folder / 'model.yaml'
     if not path.is_file():
         raise PackageError(f'{path}: no such file; expected the folder of a model package')
@@ -208,9 +208,11 @@ class _Reader:
     def _file(self, entry: Any, where: str) -> Path:  # noqa: ANN401
         """Check a `{file, sha256}` mapping and return the absolute path of the file."""
         self._expect(entry, dict, where)
-        path = (self.path.parent / self._take(entry, 'file', str)).resolve()
-        if self.path.parent not in path.parents:
+        name = Path(self._take(entry, 'file', str))
+        # Not resolved first: an installed package may consist of links to its files.
+        if name.is_absolute() or '..' in name.parts:
             raise self._error(f'{where}.file', entry['file'], 'a path inside the package')
+        path = self.path.parent / name
         if not path.is_file():
             raise PackageError(f'{path}: no such file, though {self.path} names it in {where}')
         expected = self._take(entry, 'sha256', str)

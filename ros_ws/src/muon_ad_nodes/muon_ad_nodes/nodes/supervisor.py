@@ -81,7 +81,7 @@ class Supervisor(SuiteNode):
     def __init__(self) -> None:
         super().__init__('supervisor', PARAMETERS)
         self._charges: list[Charge] = []
-        self._clients: dict[str, Client] = {}
+        self._changers: dict[str, Client] = {}
         self._subscribed: list[Subscription] = []
         self._statuses: dict[str, tuple[TaskStatus, float]] = {}
         self._recipes: dict[str, processes.Recipe] = {}
@@ -104,7 +104,7 @@ class Supervisor(SuiteNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.PUBLISH)
         for name in settings.nodes:
             self._charges.append(Charge(name, policy, begun=now))
-            self._clients[name] = self.create_client(ChangeState, f'{name}/change_state')
+            self._changers[name] = self.create_client(ChangeState, f'{name}/change_state')
             self._subscribed.append(
                 self.create_subscription(
                     TaskStatus, f'{name}/status', partial(self._on_status, name), qos.LATCHED
@@ -130,7 +130,7 @@ class Supervisor(SuiteNode):
         """End the processes this node started, and forget the nodes."""
         for child in self._children.values():
             processes.end(child)
-        for client in self._clients.values():
+        for client in self._changers.values():
             self.destroy_client(client)
         for subscription in self._subscribed:
             self.destroy_subscription(subscription)
@@ -138,7 +138,7 @@ class Supervisor(SuiteNode):
             self.destroy_publisher(self._diagnostics)
         self._diagnostics = None
         for kept in (
-            self._charges, self._clients, self._subscribed, self._statuses, self._recipes,
+            self._charges, self._changers, self._subscribed, self._statuses, self._recipes,
             self._children,
         ):
             kept.clear()
@@ -205,7 +205,7 @@ class Supervisor(SuiteNode):
             charge.transition_failed(why, time.monotonic())
 
     def _request(self, charge: Charge, action: Action) -> None:
-        client = self._clients[charge.name]
+        client = self._changers[charge.name]
         if not client.service_is_ready():
             return
         charge.asked(time.monotonic())
