@@ -125,10 +125,10 @@ def test_wide_and_small_views_work():
 
 def test_missing_photographs_are_named(monkeypatch, tmp_path):
     (tmp_path / 'data').mkdir()
-    (tmp_path / 'data' / 'brick.png').write_bytes(b'not a picture')
+    (tmp_path / 'data' / 'astronaut.png').write_bytes(b'not a picture')
     fake = type('Spec', (), {'origin': str(tmp_path / '__init__.py')})
     monkeypatch.setattr(scene.importlib.util, 'find_spec', lambda name: fake)
-    with pytest.raises(SceneError, match='brick.png.*pip install'):
+    with pytest.raises(SceneError, match='astronaut.png.*pip install'):
         Scene(COLOR)
     monkeypatch.setattr(scene.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(SceneError, match='not installed.*pip install scikit-image'):

@@ -13,6 +13,7 @@ import importlib.util
 import math
 from dataclasses import dataclass
 from dataclasses import field
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -162,8 +163,8 @@ class Scene:
     def __post_init__(self) -> None:
         reach = WALL_Z - self.view.position[2] - _RIG.z[0]
         self._wall_scale = max(self.view.fx, self.view.fy) / reach      # pixels per metre
-        self._wall = _wall_texture(self._wall_scale)
-        self._floor = _floor_texture()
+        # The boards' grain runs away from the camera, so few pixels do along it.
+        self._floor_scale = 1.8 * self._wall_scale, 0.5 * self._wall_scale
         self._sprites = [_sprite(board, self.view) for board in self.billboards]
 
     def render(self, t: float) -> tuple[np.ndarray, np.ndarray]:
@@ -203,6 +204,16 @@ class Scene:
                 board = placed.sprite.board
                 found.append(Truth(board.name, board.label, box, placed.centre))
         return found
+
+    # Made when first drawn: a view that is asked for depth alone does without.
+
+    @cached_property
+    def _wall(self) -> np.ndarray:
+        return _wall_texture(self._wall_scale)
+
+    @cached_property
+    def _floor(self) -> np.ndarray:
+        return _floor_texture(*self._floor_scale)
 
     def _camera(self, t: float) -> tuple[float, float, float]:
         moved = _RIG.at(t)
@@ -248,7 +259,8 @@ class Scene:
         across = np.array([1.0, 0.0, -view.cx]) * view.fy * height / view.fx
         world_x = across + (x + WALL_HALF_WIDTH) * rise
         world_z = reach + (z - _FLOOR_NEAR) * rise
-        return np.stack([world_x * _FLOOR_SCALE[0], world_z * _FLOOR_SCALE[1], rise])
+        across, along = self._floor_scale
+        return np.stack([world_x * across, world_z * along, rise])
 
 
 def _place(
@@ -329,6 +341,7 @@ def _photograph(name: str) -> np.ndarray:
     path = Path(spec.origin).parent / 'data' / name
     try:
         with Image.open(path) as picture:
+            picture.draft('RGB', (512, 512))    # a large JPEG decodes faster at half its size
             return np.asarray(picture.convert('RGB'))
     except OSError as error:
         raise SceneError(
@@ -365,18 +378,19 @@ def _framed(photo: str) -> np.ndarray:
     return cv2.copyMakeBorder(rgb, *(unit,) * 4, cv2.BORDER_CONSTANT, value=_WOOD)
 
 
-_FLOOR_SCALE = (220.0, 60.0)    # texture pixels per metre across and along the boards
+def _floor_texture(across: float, along: float) -> np.ndarray:
+    """Draw oak boards that run away from the camera; RGB uint8, x across, depth downwards.
 
-
-def _floor_texture() -> np.ndarray:
-    """Draw oak boards that run away from the camera; RGB uint8, x across, depth downwards."""
+    `across` and `along` are pixels per metre.
+    """
     random = np.random.default_rng(7)
-    width = int(2 * WALL_HALF_WIDTH * _FLOOR_SCALE[0])
-    length = int((WALL_Z + 0.5 - _FLOOR_NEAR) * _FLOOR_SCALE[1])
-    board = np.arange(width) // int(0.14 * _FLOOR_SCALE[0])
+    width = round(2 * WALL_HALF_WIDTH * across)
+    length = round((WALL_Z + 0.5 - _FLOOR_NEAR) * along)
+    board = (np.arange(width) / (0.14 * across)).astype(int)
     tone = random.normal(0, 0.11, board[-1] + 1)[board]
-    grain = cv2.GaussianBlur(random.normal(0, 1, (length, width)), (0, 0), 1.2, None, 14)
-    light = 1 + tone[None] + 0.5 * grain / grain.std() * 0.12
+    grain = random.standard_normal((length, width), np.float32)
+    grain = cv2.GaussianBlur(grain, (0, 0), 0.0055 * across, None, 0.23 * along)
+    light = 1 + tone[None] + 0.06 * grain / grain.std()
     light *= np.where(np.diff(board, prepend=-1) > 0, 0.55, 1.0)[None]
     light *= np.linspace(0.8, 1.1, length)[:, None]     # brighter under the lamps at the wall
     return _shade(light, (158, 112, 74))

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 BITS = 24
+MIN_WIDTH = 4 * BITS
 _BARS = (
     (235, 235, 235), (235, 235, 16), (16, 235, 235), (16, 235, 16),
     (235, 16, 235), (235, 16, 16), (16, 16, 235), (16, 16, 16),
@@ -22,7 +23,7 @@ def strip_height(height: int) -> int:
 def draw_strip(rgb: np.ndarray, number: int) -> None:
     """Draw colour bars (left third) and `number` modulo 2**24 (blocks, then digits), in place.
 
-    `rgb` is uint8 [H, W, 3]; at least 96 pixels wide, or ValueError is raised.
+    `rgb` is uint8 [H, W, 3]; at least MIN_WIDTH pixels wide, or ValueError is raised.
     """
     strip, edges = _layout(rgb)
     third = rgb.shape[1] // 3
@@ -51,7 +52,7 @@ def read_number(rgb: np.ndarray) -> int:
 def _layout(rgb: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """Return the strip, a view of `rgb`, and the edges of the blocks in its middle third."""
     height, width = rgb.shape[:2]
-    if width < 4 * BITS:
-        raise ValueError(f'picture is {width} pixels wide; the strip needs {4 * BITS}')
+    if width < MIN_WIDTH:
+        raise ValueError(f'picture is {width} pixels wide; the strip needs {MIN_WIDTH}')
     edges = np.linspace(width // 3, 2 * width // 3, BITS + 1).astype(int).tolist()
     return rgb[height - strip_height(height):], edges

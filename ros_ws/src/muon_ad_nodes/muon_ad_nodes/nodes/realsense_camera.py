@@ -24,6 +24,7 @@ from muon_ad_nodes.parts.realsense_device import rs
 from muon_ad_nodes.parts.realsense_device import SimulatedCamera
 from muon_ad_nodes.parts.realsense_device import Wishes
 from muon_ad_nodes.parts.stamps import milliseconds
+from muon_ad_nodes.parts.stamps import to_stamp
 from muon_ad_nodes.parts.transforms import ExtrinsicsPublisher
 
 WAIT_MS = 500
@@ -150,7 +151,7 @@ class RealSenseCamera(SuiteNode):
     def _publish(self, frames: rs.composite_frame, images: dict[str, rs.video_frame]) -> None:
         self.monitor.received()
         stamp_ns = self._camera.stamp_ns(next(iter(images.values())))
-        stamp = Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
+        stamp = to_stamp(stamp_ns)
         age_ms = (self._now_ns() - stamp_ns) * 1e-6
         if not self._calibrations:
             self._describe(frames, images, stamp)
