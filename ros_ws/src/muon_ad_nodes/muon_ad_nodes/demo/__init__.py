@@ -1,0 +1,1 @@
+"""`make demo`: runs the suite, shows it live, and leaves pictures and figures behind."""
