@@ -31,6 +31,7 @@ COLOR_FOV_DEG = 55.0
 DEPTH_FOV_DEG = 69.0
 BASELINE_M = 0.015
 DEPTH_UNIT_M = 0.001
+STAMPS_KEPT = 32    # far more frames than the SDK's syncer ever holds
 _DISTORTION = {
     'brown_conrady': 'plumb_bob',
     'inverse_brown_conrady': 'plumb_bob',
@@ -215,7 +216,8 @@ class SimulatedCamera:
     """The SDK's software device, fed with the rendered scene at the frame rate.
 
     `now_ns` gives the node's clock; a frame shows the scene at the time of its stamp, so several
-    cameras agree on what they see.
+    cameras agree on what they see. To the SDK the camera has a clock of its own, as a real one,
+    which ticks evenly: its syncer gives up on streams that come late or irregularly.
     """
 
     def __init__(self, wishes: Wishes, now_ns: Callable[[], int]) -> None:
@@ -247,9 +249,11 @@ class SimulatedCamera:
         self._pacer: Pacer | None = None
         self._stopping = threading.Event()
         self._number = 0
+        self._stamps: dict[int, int] = {}
 
     def start(self) -> None:
         """Begin to stream."""
+        self._stamps.clear()
         self._syncer = rs.syncer()
         self._stopping.clear()
         self._pacer = Pacer(self._fps, skip=True)
@@ -263,17 +267,23 @@ class SimulatedCamera:
         if not self._pacer.wait(self._stopping, deadline):
             return None
         now_ns = self._now_ns()
+        self._stamps[self._number] = now_ns
+        self._stamps.pop(self._number - STAMPS_KEPT, None)
         for stream in self._streams:
             stream.push(now_ns, self._number)
         self._number += 1
         try:
-            return self._syncer.wait_for_frames(timeout_ms)
+            frames = self._syncer.wait_for_frames(timeout_ms)
         except RuntimeError:    # how the SDK says that nothing came in time
             return None
+        # What is left over from an incomplete set would delay every later one.
+        while (newer := self._syncer.poll_for_frames()).size():
+            frames = newer
+        return frames
 
     def stamp_ns(self, frame: rs.frame) -> int:
         """Return when the frame was taken, in nanoseconds of the node's clock."""
-        return round(frame.get_timestamp() * 1e6)
+        return self._stamps[frame.get_frame_number()]
 
     def stop(self) -> None:
         """Cease to stream."""
@@ -306,6 +316,7 @@ class _Stream:
         stream.uid = int(kind)
         stream.width, stream.height, stream.fps = profile.width, profile.height, profile.fps
         stream.fmt = rs.format.z16 if self._is_depth else rs.format.rgb8
+        self._period_ms = 1000 / profile.fps
         self._bytes = stream.bpp = 2 if self._is_depth else 3
         stream.intrinsics = _intrinsics(view)
         self.profile = sensor.add_video_stream(stream)
@@ -319,8 +330,8 @@ class _Stream:
             frame.depth_units = DEPTH_UNIT_M
         frame.bpp = self._bytes
         frame.stride = self._bytes * self.scene.view.width
-        frame.timestamp = now_ns * 1e-6
-        frame.domain = rs.timestamp_domain.system_time
+        frame.timestamp = number * self._period_ms
+        frame.domain = rs.timestamp_domain.hardware_clock
         frame.frame_number = number
         frame.profile = self.profile.as_video_stream_profile()
         self.sensor.on_video_frame(frame)
