@@ -1,0 +1,44 @@
+"""The command line `muon-ad`: one subcommand a module, imported only when it is asked for."""
+
+import argparse
+import importlib
+import sys
+
+# command: (module with add_arguments and run, help). Nested commands are written with a space.
+COMMANDS = {
+    'train style': ('muon_ad.train.style', 'train the streaming style network'),
+    'train detector': ('muon_ad.train.detector', 'train the object detector'),
+    'export style': ('muon_ad.train.style_export', 'turn a checkpoint into a style package'),
+    'styles draw': ('muon_ad.styles.draw', 'draw the built-in style images anew'),
+    'models list': ('muon_ad.models', 'show the model packages in a folder, and check them'),
+    'models export': ('muon_ad.export', 'turn a torchvision detector into a model package'),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit status (2 for a command that does not exist)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = ' '.join(arguments[:2])
+    if command not in COMMANDS:
+        return _overview(arguments)
+    module_name, summary = COMMANDS[command]
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(prog=f'muon-ad {command}', description=summary)
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(arguments[2:]))
+
+
+def _overview(arguments: list[str]) -> int:
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name:{width}}  {summary}' for name, (_, summary) in COMMANDS.items()]
+    text = '\n'.join(['usage: muon-ad COMMAND [options]', *lines,
+                      'muon-ad COMMAND --help shows the options of one.'])
+    asked = not arguments or arguments[0] in ('-h', '--help')
+    if not asked:
+        text = f'muon-ad: no command {" ".join(arguments[:2])!r}\n{text}'
+    print(text, file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+if __name__ == '__main__':
+    sys.exit(main())
