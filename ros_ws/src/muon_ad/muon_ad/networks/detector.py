@@ -1,0 +1,129 @@
+"""A small anchor-free detector: residual backbone, top-down neck, decoupled head shared by levels.
+
+Only convolution, ReLU, max-pooling, nearest up-sampling, addition and concatenation, so that every
+layer is native on a Jetson's DLA and quantises well. The output follows YOLOX (Ge et al., 2021,
+arXiv:2107.08430), so that one decoder serves both.
+"""
+
+import torch
+from torch import nn
+from torch import Tensor
+from torch.nn import functional
+
+STRIDES = (8, 16, 32)
+WIDTHS = (32, 64, 96, 112)  # channels at strides 4, 8, 16 and 32
+NECK = 64
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Return convolution, batch normalisation and ReLU; the size is kept but for the stride."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+class Residual(nn.Module):
+    """x + 3x3(1x1(x)), with half the channels in between."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(channels, channels // 2, 1), conv(channels // 2, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        return x + self.body(x)
+
+
+class Context(nn.Module):
+    """Spatial pyramid pooling: lets the coarsest level see the whole frame at little cost."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(5, 1, 2)
+        self.merge = conv(3 * inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H, W]."""
+        wide = self.pool(x)
+        return self.merge(torch.cat([x, wide, self.pool(wide)], 1))
+
+
+class DetectorNet(nn.Module):
+    """The detector. `classes` is their number."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        w4, w8, w16, w32 = WIDTHS
+        # Straight to stride 4: at full and half size, memory traffic costs more than arithmetic.
+        self.stage8 = nn.Sequential(
+            conv(3, w4, 7, 4), conv(w4, w8, 3, 2), Residual(w8), Residual(w8)
+        )
+        self.stage16 = nn.Sequential(conv(w8, w16, 3, 2), Residual(w16), Residual(w16))
+        self.stage32 = nn.Sequential(conv(w16, w32, 3, 2), Residual(w32))
+        self.lateral8 = conv(w8, NECK, 1)
+        self.lateral16 = conv(w16, NECK, 1)
+        self.lateral32 = Context(w32, NECK)
+        self.box_tower = conv(NECK, NECK)
+        self.class_tower = conv(NECK, NECK)
+        self.box = nn.ModuleList(nn.Conv2d(NECK, 5, 1) for _ in STRIDES)
+        self.label = nn.ModuleList(nn.Conv2d(NECK, classes, 1) for _ in STRIDES)
+        for layer in [*self.box, *self.label]:
+            nn.init.normal_(layer.weight, std=0.01)
+            # Start from "nothing here": nearly every cell is background.
+            nn.init.constant_(layer.bias, -4.0)
+        for layer in self.box:
+            nn.init.constant_(layer.bias[:4], 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Detect in images [B, 3, H, W] RGB 0..1, H and W multiples of 32.
+
+        Returns [B, N, 5 + classes] in YOLOX's raw form: x, y offset from the cell in cells, log of
+        width and height in cells, then *logits* of objectness and of the classes. Cells run row by
+        row, finest level first.
+        """
+        fine = self.stage8(x * 4 - 2)
+        middle = self.stage16(fine)
+        coarse = self.lateral32(self.stage32(middle))
+        middle = self.lateral16(middle) + functional.interpolate(coarse, scale_factor=2)
+        fine = self.lateral8(fine) + functional.interpolate(middle, scale_factor=2)
+        levels = [
+            torch.cat([box(self.box_tower(level)), label(self.class_tower(level))], 1).flatten(2)
+            for level, box, label in zip([fine, middle, coarse], self.box, self.label, strict=True)
+        ]
+        return torch.cat(levels, 2).transpose(1, 2)
+
+
+class Exported(nn.Module):
+    """The detector as it is exported: a camera's pixels in, probabilities out."""
+
+    def __init__(self, net: DetectorNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 [1, H, W, 3] RGB -> [1, N, 5 + classes], all but the box as probabilities."""
+        raw = self.net(image.permute(0, 3, 1, 2).float() / 255)
+        return torch.cat([raw[..., :4], raw[..., 4:].sigmoid()], 2)
+
+
+def cells(width: int, height: int) -> tuple[Tensor, Tensor]:
+    """Return column and row [N, 2] and stride [N, 1] of each cell, in the order of the output."""
+    places, strides = [], []
+    for stride in STRIDES:
+        rows, columns = torch.meshgrid(
+            torch.arange(height // stride), torch.arange(width // stride), indexing='ij'
+        )
+        places.append(torch.stack([columns.flatten(), rows.flatten()], 1))
+        strides.append(torch.full((columns.numel(), 1), stride))
+    return torch.cat(places).float(), torch.cat(strides).float()
+
+
+def boxes(raw: Tensor, places: Tensor, strides: Tensor) -> Tensor:
+    """Turn raw output [..., N, 4+] into x_min, y_min, x_max, y_max [..., N, 4] in pixels."""
+    centre = (raw[..., :2] + places) * strides
+    # Beyond e^6 cells no box fits any image; the bound keeps an untrained network finite.
+    half = raw[..., 2:4].clamp(max=6).exp() * strides / 2
+    return torch.cat([centre - half, centre + half], -1)

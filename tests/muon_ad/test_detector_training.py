@@ -1,0 +1,309 @@
+"""Training of the detector: targets, scenes, losses, and a run that is killed and taken up again.
+
+The teacher is a network made here, in the same format as a real one, that sees an object wherever
+a cell is red: it takes seconds to imitate.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch import Tensor
+from torch.nn import functional
+
+from muon_ad.export import write_package
+from muon_ad.networks.detector import boxes
+from muon_ad.networks.detector import cells
+from muon_ad.networks.detector import DetectorNet
+from muon_ad.networks.detector import STRIDES
+from muon_ad.runtime.detection import Detector
+from muon_ad.runtime.package import load_package
+from muon_ad.runtime.package import ModelPackage
+from muon_ad.train import detector as training
+from muon_ad.train.detection_data import compose
+from muon_ad.train.detection_data import disturb
+from muon_ad.train.detection_data import Library
+from muon_ad.train.detection_data import library
+from muon_ad.train.detection_data import Pool
+from muon_ad.train.detection_data import Teacher
+from muon_ad.train.images import DataError
+from muon_ad.train.imitation import imitation_losses
+from muon_ad.train.imitation import mirror
+from muon_ad.train.imitation import Targets
+
+SIZE = 64
+CLASSES = ('red', 'green', 'grey')
+
+
+class ColourTeacher(nn.Module):
+    """Objectness and labels are how red, green and grey a cell is; the box is four cells wide."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        rgb = image.permute(0, 3, 1, 2).float() / 255
+        rest = rgb.sum(1, keepdim=True) - rgb
+        likeness = (rgb - rest / 2).clamp(0, 1)
+        likeness = torch.cat([likeness[:, :2], torch.zeros_like(likeness[:, :1])], 1)
+        levels = []
+        for stride in STRIDES:
+            labels = functional.avg_pool2d(likeness, stride)
+            box = torch.zeros_like(labels[:, :1]) + 0.5
+            extent = torch.full_like(box, np.log(4))
+            objectness = labels.amax(1, keepdim=True)
+            parts = [box, box, extent, extent, objectness, labels]
+            levels.append(torch.cat(parts, 1).flatten(2))
+        return torch.cat(levels, 2).transpose(1, 2)
+
+
+@pytest.fixture(scope='module')
+def package(tmp_path_factory) -> ModelPackage:
+    folder = tmp_path_factory.mktemp('teacher')
+    torch.onnx.export(
+        ColourTeacher(), (torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8),),
+        str(folder / 'net.onnx'), input_names=['image'], output_names=['output'], dynamo=False,
+    )
+    return write_package(folder, {
+        'name': 'colours', 'task': 'detection', 'input': {'resize': 'letterbox'},
+        'decoder': {'name': 'yolox'}, 'classes': list(CLASSES),
+        'variants': {'only': {'file': 'net.onnx', 'width': SIZE, 'height': SIZE}},
+    })
+
+
+@pytest.fixture(scope='module')
+def teacher(package) -> Teacher:
+    return Teacher(package, ['green', 'red'], SIZE, SIZE)
+
+
+@pytest.fixture(scope='module')
+def pictures() -> list[np.ndarray]:
+    """Grey pictures with a red or a green square."""
+    rng = np.random.default_rng(0)
+    made = []
+    for index in range(12):
+        picture = np.full((96, 128, 3), rng.integers(60, 200), np.uint8)
+        x, y = rng.integers(0, 64, 2)
+        picture[y:y + 40, x:x + 40] = [(220, 20, 20), (20, 220, 20)][index % 2]
+        made.append(picture)
+    return made
+
+
+@pytest.fixture(scope='module')
+def source(pictures, teacher) -> Library:
+    return library(pictures, teacher.detector, ['green', 'red'])
+
+
+@pytest.fixture
+def folder(tmp_path, pictures) -> Path:
+    images = tmp_path / 'images'
+    images.mkdir()
+    for index, picture in enumerate(pictures):
+        cv2.imwrite(str(images / f'{index:02}.png'), picture[:, :, ::-1])
+    return images
+
+
+def options(folder: Path, package: ModelPackage, out: Path, *more: str) -> list[str]:
+    return ['--sequences', str(folder), '--teacher', str(package.folder), '--out', str(out),
+            '--classes', 'red,green', '--width', str(SIZE), '--height', str(SIZE),
+            '--pool', '16', '--batch', '4', *more]
+
+
+def run(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser()
+    training.add_arguments(parser)
+    return training.run(parser.parse_args(arguments))
+
+
+def test_the_teachers_cells_are_the_students(teacher):
+    scene = np.zeros((SIZE, SIZE, 3), np.uint8)
+    scene[16:24, 40:48] = (255, 0, 0)  # column 5, row 2 at stride 8
+    found, objectness, labels = teacher.label(scene)
+    places, strides = cells(SIZE, SIZE)
+    best = objectness.argmax()
+    assert places[best].tolist() == [5, 2]
+    assert strides[best] == 8
+    np.testing.assert_allclose(found[best], [28, 4, 60, 36], rtol=1e-4)
+    assert labels[best].tolist() == pytest.approx([0, 1])
+
+
+def test_a_smaller_scene_uses_the_upper_left_of_the_teachers_grid(package):
+    small = Teacher(package, ['red'], 32, 64)
+    scene = np.zeros((64, 32, 3), np.uint8)
+    scene[32:40, 8:16] = (255, 0, 0)
+    objectness = small.label(scene)[1]
+    places, _ = cells(32, 64)
+    assert len(objectness) == len(places)
+    assert places[objectness.argmax()].tolist() == [1, 4]
+
+
+def test_objects_of_classes_not_learnt_are_background(package):
+    scene = np.full((SIZE, SIZE, 3), (0, 255, 0), np.uint8)
+    assert Teacher(package, ['green'], SIZE, SIZE).label(scene)[1].min() == 1
+    assert Teacher(package, ['red'], SIZE, SIZE).label(scene)[1].max() == 0
+
+
+@pytest.mark.parametrize(('classes', 'width', 'message'), [
+    (['purple'], SIZE, r"\['purple'\] are not known to the teacher"),
+    (['red'], 96, '96x64; expected multiples of 32, not above the 64x64'),
+    (['red'], 40, '40x64; expected multiples of 32'),
+])
+def test_a_teacher_that_does_not_suit_is_an_error(package, classes, width, message):
+    with pytest.raises(DataError, match=message):
+        Teacher(package, classes, width, SIZE)
+
+
+def test_the_library_holds_crops_and_draws_classes_evenly(pictures, source):
+    assert len(source.pictures) > len(pictures)
+    assert set(source.counts) == {'red', 'green'}
+    assert source.weights.sum() == pytest.approx(1)
+
+
+def test_without_objects_every_picture_is_drawn_alike(teacher):
+    plain = [np.full((64, 64, 3), 100, np.uint8)] * 4
+    found = library(plain, teacher.detector, ['red'])
+    assert found.weights.tolist() == [0.25] * 4
+
+
+def test_scenes_depend_on_their_number_alone(source, teacher):
+    first, second = (Pool(source, teacher, (SIZE, SIZE), 4, seed=3) for _ in range(2))
+    for index in range(6):
+        first.make(index)
+    for index in range(2, 6):
+        second.make(index)
+    np.testing.assert_array_equal(first.scenes.images, second.scenes.images)
+    np.testing.assert_array_equal(first.scenes.boxes, second.scenes.boxes)
+    assert len(np.unique(first.scenes.images.reshape(4, -1), axis=0)) == 4
+
+
+def test_scenes_and_disturbances_are_images_that_vary(source):
+    scenes = [compose(np.random.default_rng(seed), source, 96, 64) for seed in range(40)]
+    assert all(scene.shape == (64, 96, 3) and scene.dtype == np.uint8 for scene in scenes)
+    changed = [disturb(np.random.default_rng(seed), scenes[0]) for seed in range(8)]
+    assert all(scene.shape == (64, 96, 3) and scene.dtype == np.uint8 for scene in changed)
+    # A few are of one colour, where the zoom is into a square.
+    assert len({scene.tobytes() for scene in scenes + changed}) > 40
+
+
+def test_mirroring_a_scene_mirrors_its_targets(teacher):
+    rng = np.random.default_rng(1)
+    scene = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    here = [torch.from_numpy(np.float32(part))[None] for part in teacher.label(scene)]
+    there = [torch.from_numpy(np.float32(part))[None] for part in teacher.label(scene[:, ::-1])]
+    images = torch.from_numpy(scene).permute(2, 0, 1)[None]
+    flipped, targets = mirror(images, Targets(*here))
+    assert torch.equal(flipped[0].permute(1, 2, 0), torch.from_numpy(scene[:, ::-1].copy()))
+    for name, expected in zip(('boxes', 'objectness', 'labels'), there, strict=True):
+        torch.testing.assert_close(getattr(targets, name), expected, atol=1e-4, rtol=1e-4)
+
+
+def exact_output(targets: Targets) -> Tensor:
+    """The raw output that says exactly what the targets say."""
+    places, strides = cells(SIZE, SIZE)
+    low, high = targets.boxes[..., :2], targets.boxes[..., 2:]
+    return torch.cat([
+        (low + high) / 2 / strides - places, ((high - low) / strides).log(),
+        torch.logit(targets.objectness, 1e-6)[..., None], torch.logit(targets.labels, 1e-6),
+    ], -1)
+
+
+def test_losses_are_least_where_student_and_teacher_agree(teacher):
+    scene = np.full((SIZE, SIZE, 3), (230, 10, 10), np.uint8)
+    targets = Targets(*(torch.from_numpy(np.float32(part))[None] for part in teacher.label(scene)))
+    places, strides = cells(SIZE, SIZE)
+    raw = exact_output(targets)
+    torch.testing.assert_close(boxes(raw, places, strides), targets.boxes, atol=1e-3, rtol=1e-3)
+    agreed = imitation_losses(raw, targets, places, strides)
+    assert agreed['boxes'] < 1e-3
+    torch.manual_seed(0)
+    for column, name in ((0, 'boxes'), (3, 'boxes'), (4, 'objectness'), (6, 'labels')):
+        other = raw.clone()
+        other[..., column] += 0.5
+        assert imitation_losses(other, targets, places, strides)[name] > agreed[name] + 1e-3
+
+
+def test_losses_of_an_empty_scene_are_finite(teacher):
+    scene = np.zeros((SIZE, SIZE, 3), np.uint8)
+    targets = Targets(*(torch.from_numpy(np.float32(part))[None] for part in teacher.label(scene)))
+    raw = torch.zeros(1, len(targets.boxes[0]), 7, requires_grad=True)
+    losses = imitation_losses(raw, targets, *cells(SIZE, SIZE))
+    sum(losses.values()).backward()
+    assert losses['labels'] == losses['boxes'] == 0
+    assert torch.isfinite(raw.grad).all()
+
+
+def test_output_has_a_row_for_each_cell():
+    net = DetectorNet(4).eval()
+    with torch.no_grad():
+        raw = net(torch.zeros(2, 3, 64, 96))
+    assert raw.shape == (2, len(cells(96, 64)[0]), 9)
+
+
+def test_a_short_training_learns_what_the_teacher_sees(folder, package, tmp_path, capsys):
+    out = tmp_path / 'out'
+    arguments = options(folder, package, out, '--steps', '240', '--rate', '0.003',
+                        '--average', '0.98', '--holdout', '0.34', '--sizes', '96x64',
+                        '--name', 'squares')
+    assert run(arguments) == 0
+    assert 'on 4 unseen pictures' in capsys.readouterr().out
+    rows = list(csv.DictReader((out / 'log.csv').open()))
+    assert [int(row['step']) for row in rows] == list(range(20, 241, 20))
+    assert float(rows[-1]['loss']) < 0.5 * float(rows[0]['loss'])
+    trained = load_package(out / 'package')
+    assert trained.name == 'squares'
+    assert list(trained.variants) == ['dense_64x64', 'dense_96x64']
+    for variant in trained.variants:
+        frame = np.full((64, 64, 3), 90, np.uint8)
+        frame[16:48, 16:48] = (220, 20, 20)
+        found = Detector(trained, variant, score_threshold=0.2).detect(frame)
+        assert trained.classes[found.class_ids[0]] == 'red'
+
+
+KILLED = """
+import argparse, sys
+sys.path.insert(0, sys.argv[1])
+from muon_ad.train import detector
+parser = argparse.ArgumentParser()
+detector.add_arguments(parser)
+detector.run(parser.parse_args(sys.argv[2:]))
+"""
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_never_was(folder, package, tmp_path):
+    steps = ('--steps', '30', '--checkpoint-every', '5')
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    assert run(options(folder, package, whole, *steps)) == 0
+    source = Path(training.__file__).parents[2]
+    arguments = options(folder, package, broken, *steps)
+    with subprocess.Popen([sys.executable, '-c', KILLED, str(source), *arguments],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        while not (broken / 'checkpoint.pt').exists():
+            assert process.poll() is None, process.stdout.read().decode()
+        process.kill()
+    taken_up = torch.load(broken / 'checkpoint.pt', weights_only=True)
+    assert 5 <= taken_up['step'] < 30
+    assert run([*arguments, '--resume']) == 0
+    states = [torch.load(out / 'checkpoint.pt', weights_only=True) for out in (whole, broken)]
+    for kind in ('net', 'average'):
+        for name, value in states[0][kind].items():
+            torch.testing.assert_close(states[1][kind][name], value, rtol=0, atol=0, msg=name)
+    assert (whole / 'log.csv').read_text() == (broken / 'log.csv').read_text()
+
+
+def test_a_checkpoint_of_another_recipe_is_an_error(folder, package, tmp_path):
+    arguments = options(folder, package, tmp_path / 'out', '--steps', '2')
+    assert run(arguments) == 0
+    with pytest.raises(ValueError, match='checkpoint.pt: made with'):
+        run([*arguments, '--resume', '--rate', '0.5'])
+
+
+def test_no_pictures_is_an_error(package, tmp_path):
+    arguments = options(tmp_path, package, tmp_path / 'out')[2:]
+    with pytest.raises(DataError, match='--images or --sequences'):
+        run(arguments)
+    with pytest.raises(DataError, match='nowhere: no such'):
+        run(['--images', 'nowhere', *arguments])
