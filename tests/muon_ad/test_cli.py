@@ -1,0 +1,36 @@
+"""The command line: overview, errors, and a command that runs."""
+
+import shutil
+
+import pytest
+from muon_ad.cli import COMMANDS
+from muon_ad.cli import main
+
+
+def test_overview_lists_every_command(capsys):
+    assert main(['--help']) == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in COMMANDS)
+
+
+def test_unknown_command(capsys):
+    assert main(['make', 'coffee']) == 2
+    assert "no command 'make coffee'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), '--help'])
+    assert ended.value.code == 0
+    assert f'muon-ad {command}' in capsys.readouterr().out
+
+
+def test_models_list(negative_package, tmp_path, capsys):
+    assert main(['models', 'list', str(tmp_path)]) == 1
+    folder = shutil.copytree(negative_package, tmp_path / 'negative')
+    assert main(['models', 'list', str(tmp_path)]) == 0
+    assert 'negative' in capsys.readouterr().out
+    (folder / 'transfer.onnx').write_bytes(b'')
+    assert main(['models', 'list', str(tmp_path)]) == 1
+    assert 'sha256' in capsys.readouterr().out
