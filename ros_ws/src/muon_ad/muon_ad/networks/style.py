@@ -28,7 +28,7 @@ class StyleConfig:
     channels: int = 48
     blocks: int = 4
     fine: int = 24
-    encoder: tuple[int, ...] = (24, 48, 96, 128)
+    encoder: tuple[int, ...] = (48, 96, 128)
     hidden: int = 128
 
     @property
@@ -146,12 +146,12 @@ class StyleEncoder(nn.Module):
 
     def __init__(self, config: StyleConfig) -> None:
         super().__init__()
-        widths = (3, *config.encoder)
+        widths = (3 * STRIDE ** 2, *config.encoder)
         self.stages = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1)
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(a, b, 3, stride=1 if index == 0 else 2, padding=1)
+            for index, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
-        self.hidden = nn.Linear(2 * (3 + sum(config.encoder[1:])), config.hidden)
+        self.hidden = nn.Linear(2 * (3 + sum(config.encoder)), config.hidden)
         self.head = nn.Linear(config.hidden, config.style_length)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -162,10 +162,10 @@ class StyleEncoder(nn.Module):
         """[N, 3, 256, 256] RGB in 0..1 -> [N, S]."""
         x = image * 2 - 1
         statistics = _moments(x)
-        for index, stage in enumerate(self.stages):
+        x = F.pixel_unshuffle(x, STRIDE)
+        for stage in self.stages:
             x = F.leaky_relu(stage(x), 0.1)
-            # The first stage is the largest and says little that the next ones do not.
-            statistics += _moments(x) if index else []
+            statistics += _moments(x)
         return self.head(F.relu(self.hidden(torch.cat(statistics, dim=1))))
 
 

@@ -207,44 +207,6 @@ def stained_glass(rng: np.random.Generator, size: int) -> np.ndarray:
     return sheet
 
 
-def facets(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Overlapping shaded planes with dark edges, in ochre, umber and grey-green."""
-    colours = palette('2a221c', '5b4632', '8c6b3f', 'c79a52', 'e3c88f', '9aa58a', '5d6f66',
-                      'b5532f')
-    sheet = np.full((size, size, 3), colours[1], np.float32)
-    y, x = np.mgrid[:size, :size].astype(np.float32)
-    level = noise(rng, size, 160)
-    for start in grid(size, 38, 0.5, rng):
-        turn = rng.uniform(0, np.pi)
-        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(4, 6)))
-        reach = rng.uniform(45, 95, len(angles))
-        corners = start + np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None]
-        points = np.round(corners * 8).astype(np.int32)
-        mask = np.zeros((size, size), np.float32)
-        cv2.fillPoly(mask, [points], 1.0, cv2.LINE_AA, shift=3)
-        ramp = (np.cos(turn) * (x - start[0]) + np.sin(turn) * (y - start[1])) / 90
-        plane = np.array(pick(colours, at(level, *start), rng, 0.2), np.float32)
-        plane = plane * np.clip(1 + ramp, 0.45, 1.5)[..., None]
-        sheet = sheet * (1 - mask[..., None]) + plane * mask[..., None]
-        cv2.polylines(sheet, [points], True, (30, 22, 18), 3, cv2.LINE_AA, shift=3)
-    return sheet
-
-
-def watercolour(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Transparent washes with dark rims on white paper: rose, lemon, sky, mint."""
-    sheet = np.full((size, size, 3), 252, np.float32)
-    grain = noise(rng, size, 4)
-    colours = palette('f25c8a', 'ffcf4a', '49b6e8', '58c78b', '9b6fd6', 'ff8d5c')
-    for index in range(12):
-        field = noise(rng, size, 110) + 0.05 * noise(rng, size, 16)
-        wash = np.clip((field - 0.8) / 0.04, 0, 1) * (0.5 + 0.25 * grain)
-        rim = np.exp(-((field - 0.825) / 0.012) ** 2) * 0.5
-        cover = np.clip(0.75 * wash + rim, 0, 1)[..., None]
-        tint = colours[index % len(colours)] / 255
-        sheet = sheet * (1 - cover * (1 - tint))
-    return sheet + 9 * (grain[..., None] - 0.5)
-
-
 def halftone(rng: np.random.Generator, size: int) -> np.ndarray:
     """Comic print: dots that grow with the tone, flat areas, thick black contours."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
@@ -260,24 +222,6 @@ def halftone(rng: np.random.Generator, size: int) -> np.ndarray:
     contour = borders((area * 3.999).astype(np.int32), 9) | borders((tone > 0.93).astype(int), 7)
     sheet[contour] = (12, 12, 16)
     return sheet
-
-
-def charcoal(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Crossed hatching of a soft stick on warm grey paper, with white chalk lights."""
-    tone = noise(rng, size, 170)
-    sheet = np.full((size, size, 3), palette('b7ab98')[0], np.float32)
-    sheet = sheet * (1.12 - 0.5 * tone[..., None])
-    lean = noise(rng, size, 260)
-    for lights in (False, True):
-        colour = palette('f7f3ea' if lights else '1b1816')[0].tolist()
-        for start in grid(size, 10 if not lights else 16, 0.5, rng):
-            value = at(tone, *start)
-            wanted = value < 0.22 if lights else value > rng.uniform(0.35, 0.9)
-            if wanted:
-                cross = 1.2 * (rng.random() < 0.35)
-                stroke(sheet, start, lambda x, y, c=cross: 0.5 + c + 1.2 * at(lean, x, y),
-                       rng.uniform(26, 60), rng.uniform(2, 5), colour)
-    return sheet + 26 * (noise(rng, size, 2.5)[..., None] - 0.5)
 
 
 def waves(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -316,8 +260,8 @@ def knife(rng: np.random.Generator, size: int) -> np.ndarray:
 
 STYLES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     function.__name__: function
-    for function in (mosaic, woodcut, ink_wash, swirls, pointillism, stained_glass, facets,
-                     watercolour, halftone, charcoal, waves, knife)
+    for function in (mosaic, woodcut, ink_wash, swirls, pointillism, stained_glass, halftone,
+                     waves, knife)
 }
 
 

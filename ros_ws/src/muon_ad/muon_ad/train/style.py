@@ -32,7 +32,6 @@ from muon_ad.train.images import random_crop
 CHECKPOINT = 'checkpoint.pt'
 LOG = 'log.csv'
 SHIFT = 3  # largest camera motion, in pixels, of the steadiness loss
-TARGET = 144  # side of the part of a style image that a step compares with
 WEIGHTS = {'style': 10.0, 'content': 6.0, 'structure': 6.0, 'palette': 20.0, 'variation': 0.3,
            'steadiness': 60.0, 'copy': 20.0}
 
@@ -42,18 +41,17 @@ class Recipe:
     """What a training run is made of.
 
     `warm` steps of copying, then `ramp` steps in which the style gains weight; over the last
-    quarter of `steps` the learning rate falls. `builtin` is the share of styles that are drawn
-    ones; a batch has `styles` styles with `batch // styles` photographs each.
+    quarter of `steps` the learning rate falls. A batch is that many photographs, each with a
+    style of its own, a drawn one with the probability `builtin`.
     """
 
     steps: int = 12000
-    crop: int = 112
+    crop: int = 96
     batch: int = 4
-    styles: int = 2
     rate: float = 2e-3
-    warm: int = 600
+    warm: int = 500
     ramp: int = 1500
-    builtin: float = 0.65
+    builtin: float = 0.75
     seed: int = 0
     half: bool = True
     weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
@@ -69,21 +67,21 @@ class Corpus:
 
     def batch(
         self, recipe: Recipe, rng: np.random.Generator,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return photographs [N, 3, crop + SHIFT, crop + SHIFT] and styles [styles, 3, 256, 256],
-        float32 in 0..1.
+    ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Return photographs [N, 3, crop + SHIFT, crop + SHIFT] and styles [N, 3, 256, 256],
+        float32 in 0..1, and which drawn style each is, or -1 for a painting.
         """
         side = recipe.crop + SHIFT
         content = np.stack([
             _exposed(random_crop(self.content, side, rng, (1.0, 2.5)), rng)
             for _ in range(recipe.batch)
         ])
-        styles = np.stack([self._style(recipe, rng) for _ in range(recipe.styles)])
-        return _to_tensor(content), _to_tensor(styles)
+        drawn = [int(rng.integers(len(self.builtin))) if not self.paintings
+                 or rng.random() < recipe.builtin else -1 for _ in range(recipe.batch)]
+        styles = [self._painting(rng) if n < 0 else self.builtin[n] for n in drawn]
+        return to_tensor(content), to_tensor(np.stack(styles)), drawn
 
-    def _style(self, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
-        if not self.paintings or rng.random() < recipe.builtin:
-            return self.builtin[rng.integers(len(self.builtin))]
+    def _painting(self, rng: np.random.Generator) -> np.ndarray:
         crop = random_crop(self.paintings, STYLE_SIZE, rng, (0.75, 1.25))
         # Exchanged colour channels give one way of painting several palettes.
         return crop[..., rng.permutation(3)] if rng.random() < 0.3 else crop
@@ -95,7 +93,8 @@ def _exposed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return table[image]
 
 
-def _to_tensor(images: np.ndarray) -> torch.Tensor:
+def to_tensor(images: np.ndarray) -> torch.Tensor:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
 
 
@@ -119,6 +118,12 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.parameters, recipe.rate, (0.9, 0.98),
                                            weight_decay=1e-4, fused=True)
         self.step = 0
+        # What a drawn style looks like to the features never changes.
+        self._drawn = [self._statistics(to_tensor(image[None])) for image in corpus.builtin]
+
+    def _statistics(self, styles: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=self.recipe.half):
+            return perceptual.statistics(self.features(styles))
 
     def rate(self) -> float:
         """Learning rate of this step: a short rise, constant, a cosine to a hundredth at the end.
@@ -152,7 +157,7 @@ class Trainer:
         return self.recipe.weights[name] * min(1.0, 0.15 + 0.85 * risen)
 
     def _losses(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        wide, styles = self.corpus.batch(self.recipe, rng)
+        wide, styles, drawn = self.corpus.batch(self.recipe, rng)
         crop = self.recipe.crop
         photo = wide[:, :, :crop, :crop].contiguous(memory_format=torch.channels_last)
         warm = self.step < self.recipe.warm
@@ -160,31 +165,29 @@ class Trainer:
             if warm:
                 vectors = self.encoder(F.interpolate(photo.flip(3), STYLE_SIZE, mode='bilinear'))
             else:
-                repeats = self.recipe.batch // self.recipe.styles
-                vectors = self.encoder(styles).repeat_interleave(repeats, dim=0)
+                vectors = self.encoder(styles)
             found = self.student(photo, vectors).float()
             losses = {'steadiness': self._steadiness(wide, found, vectors, rng)}
             if warm:
                 return losses | {'copy': F.l1_loss(found, photo)}
-            return losses | self._perceptual(found, photo, styles, rng)
+            return losses | self._perceptual(found, photo, styles, drawn, rng)
 
     def _perceptual(
-        self, found: torch.Tensor, photo: torch.Tensor, styles: torch.Tensor,
+        self, found: torch.Tensor, photo: torch.Tensor, styles: torch.Tensor, drawn: list[int],
         rng: np.random.Generator,
     ) -> dict[str, torch.Tensor]:
-        repeats = self.recipe.batch // self.recipe.styles
-        top, left = (int(n) for n in rng.integers(0, STYLE_SIZE - TARGET + 1, 2))
-        sample = styles[:, :, top:top + TARGET, left:left + TARGET]
+        each = [self._drawn[n] if n >= 0 else self._statistics(style[None])
+                for n, style in zip(drawn, styles, strict=True)]
+        wanted = [tuple(torch.cat(parts) for parts in zip(*layer, strict=True))
+                  for layer in zip(*each, strict=True)]
         with torch.no_grad():
-            wanted = [(mean.repeat_interleave(repeats, 0), cov.repeat_interleave(repeats, 0))
-                      for mean, cov in perceptual.statistics(self.features(sample))]
             scene = self.features(photo)
         seen = self.features(found)
         return {
             'style': perceptual.style_loss(perceptual.statistics(seen), wanted),
             'content': perceptual.content_loss(seen, scene),
             'structure': perceptual.structure_loss(found, photo),
-            'palette': perceptual.palette_loss(found, styles.repeat_interleave(repeats, 0), rng),
+            'palette': perceptual.palette_loss(found, styles, rng),
             'variation': perceptual.variation_loss(found),
         }
 
@@ -195,7 +198,7 @@ class Trainer:
         """Difference between the answer and the answer to the scene seen a little moved."""
         dx, dy = (int(n) for n in rng.integers(0, SHIFT + 1, 2))
         crop = self.recipe.crop
-        some = slice(None, None, self.recipe.batch // self.recipe.styles)  # one per style
+        some = slice(None, None, 2)  # every second photograph is enough
         moved = wide[some, :, dy:dy + crop, dx:dx + crop]
         grain = rng.normal(0, rng.uniform(0, 4 / 255), moved.shape).astype(np.float32)
         moved = (moved + torch.from_numpy(grain)).clamp(0, 1)

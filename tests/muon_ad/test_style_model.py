@@ -1,0 +1,162 @@
+"""StyleModel: frames of every size, styles that are right and wrong, changes while running."""
+
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from muon_ad.runtime.package import load_package
+from muon_ad.runtime.style import read_style
+from muon_ad.runtime.style import StyleError
+from muon_ad.runtime.style import StyleModel
+
+
+@pytest.fixture
+def model(negative_package) -> StyleModel:
+    return StyleModel(load_package(negative_package))
+
+
+def grey_frame(value: int, width: int = 64, height: int = 48) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def test_it_starts_with_the_default_style_and_knows_the_others(model):
+    assert model.styles == ('dark', 'light')
+    assert model.style == 'dark'
+    assert (model.stylise(grey_frame(100)) == 155).all()
+
+
+def test_a_built_in_style_changes_the_next_frame(model):
+    model.stylise(grey_frame(100))
+    model.set_style('light')
+    assert model.style == 'light'
+    assert (model.stylise(grey_frame(100)) == 195).all()
+
+
+def test_a_style_from_a_file_is_named_by_its_path(model, tmp_path):
+    path = tmp_path / 'mine.png'
+    cv2.imwrite(str(path), grey_frame(20, 300, 200))
+    model.set_style(path)
+    assert model.style == str(path)
+    assert (model.stylise(grey_frame(100)) == 175).all()
+
+
+@pytest.mark.parametrize('shape', [(48, 64), (96, 128), (17, 301), (1, 1), (1080, 1920)])
+def test_frames_of_any_size_come_out_at_the_variant_s_size(model, shape):
+    result = model.stylise(np.full((*shape, 3), 55, np.uint8))
+    assert result.shape == (48, 64, 3)
+    assert (result == 200).all()
+
+
+def test_a_frame_with_gaps_in_memory_is_read_anew_each_time(model):
+    wide = grey_frame(10, 128)
+    view = wide[:, ::2]
+    assert (model.stylise(view) == 245).all()
+    wide[:] = 90
+    assert (model.stylise(view) == 165).all()
+
+
+def test_a_read_only_frame_is_taken(model):
+    frame = np.frombuffer(bytes([7]) * (48 * 64 * 3), np.uint8).reshape(48, 64, 3)
+    assert (model.stylise(frame) == 248).all()
+
+
+@pytest.mark.parametrize('frame', [
+    np.zeros((48, 64), np.uint8), np.zeros((48, 64, 4), np.uint8),
+    np.zeros((48, 64, 3), np.float32), np.zeros((0, 64, 3), np.uint8),
+])
+def test_what_is_no_rgb_frame_is_refused_with_its_shape(model, frame):
+    with pytest.raises(StyleError, match='expected uint8'):
+        model.stylise(frame)
+
+
+def wrong_styles(folder):
+    (folder / 'empty.png').write_bytes(b'')
+    (folder / 'text.png').write_text('a picture is worth a thousand of these')
+    cv2.imwrite(str(folder / 'tiny.png'), grey_frame(0, 15, 400))
+    whole = cv2.imencode('.png', np.random.default_rng(0).integers(
+        0, 255, (64, 64, 3), np.uint8))[1].tobytes()
+    (folder / 'cut.png').write_bytes(whole[:40])
+    cv2.imwrite(str(folder / 'float.tiff'), np.zeros((64, 64, 3), np.float32))
+    return {
+        'missing.png': 'no such file', '': 'is a folder', 'empty.png': 'the file is empty',
+        'text.png': 'is not an image', 'cut.png': 'is not an image',
+        'tiny.png': '15x400 pixels is too small', 'float.tiff': 'float32 pixels',
+    }
+
+
+def test_a_wrong_style_is_refused_by_path_and_problem_and_the_old_one_stays(model, tmp_path):
+    model.set_style('light')
+    for name, problem in wrong_styles(tmp_path).items():
+        path = tmp_path / name
+        with pytest.raises(StyleError) as caught:
+            model.set_style(path)
+        assert problem in str(caught.value)
+        assert str(path) in str(caught.value)
+        assert model.style == 'light'
+        assert (model.stylise(grey_frame(100)) == 195).all()
+
+
+def test_an_empty_name_is_refused_and_a_missing_file_suggests_the_built_in_ones(model):
+    with pytest.raises(StyleError, match='no style given'):
+        model.set_style('')
+    with pytest.raises(StyleError, match="'dark', 'light'"):
+        model.set_style('drak')
+
+
+def test_grey_deep_and_transparent_styles_are_converted(tmp_path):
+    rgb = np.zeros((64, 64, 3), np.uint8)
+    rgb[:] = (200, 100, 50)
+    cases = {
+        'grey.png': (np.full((64, 64), 90, np.uint8), (90, 90, 90)),
+        'deep.png': (rgb[..., ::-1].astype(np.uint16) * 257, (200, 100, 50)),
+        'opaque.png': (np.dstack([rgb[..., ::-1], np.full((64, 64), 255, np.uint8)]),
+                       (200, 100, 50)),
+        'clear.png': (np.dstack([rgb[..., ::-1], np.zeros((64, 64), np.uint8)]),
+                      (255, 255, 255)),
+    }
+    for name, (pixels, expected) in cases.items():
+        cv2.imwrite(str(tmp_path / name), pixels)
+        image = read_style(tmp_path / name)
+        assert image.shape == (256, 256, 3)
+        assert tuple(image[128, 128]) == expected
+
+
+def test_the_middle_square_of_a_wide_style_is_used(tmp_path):
+    wide = np.zeros((100, 300, 3), np.uint8)
+    wide[:, 100:200] = 200
+    cv2.imwrite(str(tmp_path / 'wide.png'), wide)
+    assert (read_style(tmp_path / 'wide.png') == 200).all()
+
+
+def test_a_detection_package_is_refused(negative_package):
+    from dataclasses import replace
+    package = replace(load_package(negative_package), task='detection')
+    with pytest.raises(StyleError, match='expected a style package'):
+        StyleModel(package)
+
+
+def test_the_style_changes_under_a_running_stream(model):
+    """Every answer belongs to one of the two styles, whole, while another thread changes them."""
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            model.set_style('light')
+            model.set_style('dark')
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        seen = set()
+        for _ in range(20000):
+            result = model.stylise(grey_frame(100))
+            assert result.min() == result.max()
+            seen.add(int(result[0, 0, 0]))
+            if len(seen) == 2:
+                break
+    finally:
+        stop.set()
+        thread.join()
+    assert seen == {155, 195}

@@ -1,0 +1,243 @@
+"""Style training on small generated images, with an untrained feature network: no weights."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage.data import astronaut
+
+from muon_ad.networks.style import StyleConfig
+from muon_ad.networks.style import StyleEncoder
+from muon_ad.networks.style import StyleStudent
+from muon_ad.networks.style import UpConv
+from muon_ad.runtime.engine import Engine
+from muon_ad.runtime.package import load_package
+from muon_ad.runtime.style import StyleModel
+from muon_ad.train import perceptual
+from muon_ad.train import style as training
+from muon_ad.train import style_export
+from muon_ad.train.images import DataError
+from muon_ad.train.images import load_images
+from muon_ad.train.images import random_crop
+
+TINY = StyleConfig(channels=8, blocks=1, fine=4, encoder=(4, 8), hidden=8)
+RECIPE = training.Recipe(steps=6, crop=32, batch=2, warm=2, ramp=2, half=False)
+
+
+def picture(seed: int, side: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 255, (8, 8, 3), np.uint8)
+    return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture
+def make_trainer():
+    torch.manual_seed(0)
+    features = perceptual.Features()
+    corpus = training.Corpus([picture(n, 96) for n in range(3)], [picture(7, 300)],
+                             [picture(9, 256)])
+
+    def make(recipe: training.Recipe = RECIPE) -> training.Trainer:
+        return training.Trainer(corpus, features, recipe, TINY)
+
+    return make
+
+
+def rows(path):
+    with path.open(newline='') as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_run_leaves_a_checkpoint_and_a_log_of_every_loss(make_trainer, tmp_path):
+    training.train(make_trainer(), tmp_path, save_every=3, log_every=1)
+    logged = rows(tmp_path / training.LOG)
+    assert [int(row['step']) for row in logged] == [1, 2, 3, 4, 5, 6]
+    assert logged[0]['copy'] and not logged[0]['style']
+    assert logged[-1]['style'] and logged[-1]['palette'] and not logged[-1]['copy']
+    assert not list(tmp_path.glob('*.partial'))
+    student, encoder, info = style_export.load_checkpoint(tmp_path / training.CHECKPOINT)
+    assert info['steps'] == 6
+    assert student.config == TINY
+    assert encoder.head.out_features == TINY.style_length
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(make_trainer, tmp_path):
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    whole.mkdir()
+    parts.mkdir()
+    training.train(make_trainer(), whole, save_every=2, log_every=1)
+
+    class Killed(Exception):
+        pass
+
+    first = make_trainer()
+    advance = first.advance
+
+    def advance_until_killed():
+        if first.step == 5:
+            raise Killed
+        return advance()
+
+    first.advance = advance_until_killed
+    with pytest.raises(Killed):
+        training.train(first, parts, save_every=2, log_every=1)
+    second = make_trainer()
+    second.load(parts / training.CHECKPOINT)
+    assert second.step == 4
+    training.train(second, parts, save_every=2, log_every=1)
+    assert rows(parts / training.LOG) == rows(whole / training.LOG)
+    ends = [torch.load(folder / training.CHECKPOINT, weights_only=True)
+            for folder in (whole, parts)]
+    for part in ('student', 'encoder'):
+        for name, value in ends[0][part].items():
+            assert torch.equal(value, ends[1][part][name]), name
+
+
+def test_training_learns_to_copy(make_trainer):
+    trainer = make_trainer(training.Recipe(steps=400, crop=32, batch=2, warm=400, half=False))
+    losses = [trainer.advance()['copy'] for _ in range(150)]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+
+
+def test_a_checkpoint_of_other_settings_is_refused_but_more_steps_are_not(make_trainer, tmp_path):
+    path = tmp_path / training.CHECKPOINT
+    make_trainer().save(path)
+    other = {**vars(RECIPE), 'steps': 60}
+    make_trainer(training.Recipe(**other)).load(path)
+    with pytest.raises(ValueError, match='made with recipe'):
+        make_trainer(training.Recipe(**{**other, 'rate': 0.5})).load(path)
+    with pytest.raises(FileNotFoundError, match='without --resume'):
+        make_trainer().load(tmp_path / 'none.pt')
+
+
+def test_the_learning_rate_rises_holds_and_falls(make_trainer):
+    trainer = make_trainer(training.Recipe(steps=1000))
+    rates = []
+    for step in (0, 100, 740, 875, 999):
+        trainer.step = step
+        rates.append(trainer.rate())
+    assert rates[0] < rates[1] == rates[2] > rates[3] > rates[4] > 0
+
+
+def test_upconv_is_interpolation_followed_by_convolution():
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 7, 6)
+    for mode in ('bilinear', 'nearest'):
+        layer = UpConv(5, 3, mode)
+        options = {'align_corners': False} if mode == 'bilinear' else {}
+        doubled = torch.nn.functional.interpolate(x, scale_factor=2, mode=mode, **options)
+        expected = layer.conv(doubled)[..., 2:-2, 2:-2]
+        torch.testing.assert_close(layer(x)[..., 2:-2, 2:-2], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(layer.plain()(x), layer(x))
+
+
+def test_style_and_palette_losses_vanish_for_equal_images_and_grow_with_difference():
+    features = perceptual.Features()
+    one, two = (torch.from_numpy(picture(n, 64)).permute(2, 0, 1)[None] / 255 for n in (1, 2))
+
+    def style(a, b):
+        return float(perceptual.style_loss(perceptual.statistics(features(a)),
+                                           perceptual.statistics(features(b))))
+
+    assert style(one, one) < 1e-6 < style(one, two)
+    assert float(perceptual.content_loss(features(one), features(one))) < 1e-9
+    assert float(perceptual.structure_loss(one, one)) < 1e-9
+    # A mirrored image has the same colours but is laid out otherwise.
+    rng = np.random.default_rng(0)
+    mirrored, other = (float(perceptual.palette_loss(one, wanted, rng, samples=4096))
+                       for wanted in (one.flip(3), two))
+    assert mirrored < 0.3 * other
+    assert float(perceptual.structure_loss(one, one.flip(3))) > 0.1
+
+
+@pytest.mark.parametrize('size', [(240, 320), (128, 200)])
+def test_onnx_runtime_agrees_with_torch_on_a_photograph(tmp_path, size):
+    torch.manual_seed(1)
+    config = StyleConfig()
+    student, encoder = StyleStudent(config).eval(), StyleEncoder(config).eval()
+    transfer, encoding = style_export.export_onnx(student, encoder, tmp_path)
+    photo = cv2.resize(astronaut(), size[::-1])[None]
+    sheet = cv2.resize(astronaut(), (256, 256))[None]
+    vector = Engine(encoding).run({'image': sheet})[0]
+    result = Engine(transfer).run({'image': photo, 'style': vector})[0]
+    with torch.no_grad():
+        wanted_vector = encoder(torch.from_numpy(sheet).permute(0, 3, 1, 2) / 255)
+        wanted = student(torch.from_numpy(photo).permute(0, 3, 1, 2) / 255, wanted_vector)
+    np.testing.assert_allclose(vector, wanted_vector.numpy(), rtol=1e-3, atol=1e-4)
+    wanted = (wanted[0].permute(1, 2, 0).numpy() * 255).round()
+    assert np.abs(result[0] - wanted).max() <= 1
+    assert result.std() > 1
+
+
+def test_an_exported_package_loads_and_runs(make_trainer, tmp_path):
+    trainer = make_trainer()
+    styles = tmp_path / 'styles'
+    styles.mkdir()
+    for index, name in enumerate(('first', 'second')):
+        cv2.imwrite(str(styles / f'{name}.png'), picture(index, 256))
+    path = style_export.write_package(trainer.student, trainer.encoder, {'steps': 0}, styles,
+                                      tmp_path / 'package', default='second')
+    package = load_package(path.parent)
+    variants = list(package.variants.values())
+    assert [(v.width, v.height) for v in variants] == [(320, 240), (640, 480)]
+    assert variants[1].gflops > 3.5 * variants[0].gflops > 0
+    model = StyleModel(package)
+    assert model.style == 'second'
+    assert model.stylise(picture(5, 300)).shape == (240, 320, 3)
+    with pytest.raises(ValueError, match="default style is 'third'"):
+        style_export.write_package(trainer.student, trainer.encoder, {}, styles,
+                                   tmp_path / 'package', default='third')
+
+
+def test_missing_weights_say_where_to_get_them(tmp_path):
+    with pytest.raises(perceptual.FeatureError, match='Collaborative-Distillation.*--features'):
+        perceptual.load_features(tmp_path / 'none.pth')
+    torch.save({'something': torch.zeros(1)}, tmp_path / 'other.pth')
+    with pytest.raises(perceptual.FeatureError, match='not these weights'):
+        perceptual.load_features(tmp_path / 'other.pth')
+
+
+def test_the_distilled_encoder_loads_and_tells_textures_apart(data):
+    features = perceptual.load_features(data / 'weights' / 'cd_vgg19_small16x_e4.pth')
+    found = features(torch.rand(1, 3, 64, 64))
+    assert [x.shape[1] for x in found] == [16, 32, 64, 128]
+    assert all(float(x.std()) > 0 for x in found)
+
+
+def test_images_come_from_folders_files_and_videos(tmp_path):
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    cv2.imwrite(str(folder / 'a.png'), picture(1, 80))
+    (folder / 'notes.txt').write_text('not read')
+    video = tmp_path / 'clip.avi'
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*'MJPG'), 10, (96, 64))
+    for index in range(20):
+        writer.write(np.full((64, 96, 3), index * 12, np.uint8))
+    writer.release()
+    images = load_images([folder, video], 48, frames=4)
+    assert [image.shape for image in images] == [(48, 48, 3)] + 4 * [(48, 72, 3)]
+    levels = [image.mean() for image in images[1:]]
+    assert levels == sorted(levels) and levels[-1] - levels[0] > 100
+
+
+def test_missing_empty_and_broken_sources_are_named(tmp_path):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'broken.png').write_bytes(b'no')
+    (tmp_path / 'broken.mp4').write_bytes(b'no')
+    for source, problem in (('none', 'no such'), ('empty', 'no image or video'),
+                            ('broken.png', 'as an image'), ('broken.mp4', 'as a video')):
+        with pytest.raises(DataError, match=problem) as caught:
+            load_images([tmp_path / source], 32)
+        assert str(tmp_path / source) in str(caught.value)
+
+
+def test_crops_have_the_size_asked_for_and_come_from_all_over():
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 260, 3))
+    rng = np.random.default_rng(0)
+    crops = [random_crop([ramp], 64, rng, (1.0, 2.0)) for _ in range(60)]
+    assert {crop.shape for crop in crops} == {(64, 64, 3)}
+    assert min(crop.min() for crop in crops) < 15
+    assert max(crop.max() for crop in crops) > 185
+    assert random_crop([ramp], 300, rng).shape == (300, 300, 3)
