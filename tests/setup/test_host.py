@@ -44,6 +44,13 @@ def test_an_unknown_ros_is_refused_by_name(humble, tmp_path):
         host.sourced_ros({**humble, 'ROS_DISTRO': 'foxy'}, tmp_path)
 
 
+@pytest.mark.parametrize('name', ['my robot', 'a:b', "it's"])
+def test_a_path_that_breaks_executables_is_refused(tmp_path, name):
+    host.require_plain_path(tmp_path / 'my-robot')
+    with pytest.raises(SetupError, match='move the project'):
+        host.require_plain_path(tmp_path / name)
+
+
 def test_the_running_python_is_preferred_and_described():
     python = host.find_python(None)
     assert python.minor == f'{sys.version_info.major}.{sys.version_info.minor}'

@@ -110,8 +110,11 @@ class Setup:
     def _workspace(self) -> Step:
         home = ROOT / 'ros_ws'
         stamp = Stamp(home / 'install' / '.setup.json', (home / 'build', home / 'install'))
-        key = digest(self._suite().key, workspace.fingerprint(home / 'src'))
-        make = functools.partial(workspace.build, home, VENV / 'bin' / 'python', self.run)
+        tools = [REQUIREMENTS / 'colcon.txt', REQUIREMENTS / 'ros.txt', Path(workspace.__file__)]
+        key = digest(self.origin, workspace.fingerprint(home / 'src'), *tools)
+        python = VENV / 'bin' / 'python'
+        generators = Path(self.python.executable) if self.ros else python
+        make = functools.partial(workspace.build, home, python, generators, self.run)
         return Step('ROS workspace (colcon build)', stamp, key, make)
 
 
@@ -136,6 +139,7 @@ def pending(steps: list[Step]) -> list[tuple[Step, str]]:
 def set_up(profile: str, lock: int) -> None:
     """Bring everything that `profile` needs up to date; raise SetupError where that fails."""
     start = time.monotonic()
+    host.require_plain_path(ROOT)
     ros = host.sourced_ros(os.environ, ROOT)
     setup = Setup(host.find_python(ros), ros, lock)
     todo = pending(setup.steps(profile))

@@ -83,9 +83,9 @@ def _deferred_interrupts() -> Iterator[None]:
 
 
 def _end(child: subprocess.Popen) -> None:
-    """Interrupt the child's whole process group, then kill what is left of it."""
+    """Terminate the child's whole process group, then kill what is left of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C must not stop this
-    for sign, patience in ((signal.SIGINT, GRACE_S), (signal.SIGKILL, None)):
+    for sign, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, None)):
         try:
             os.killpg(child.pid, sign)
         except ProcessLookupError:

@@ -84,6 +84,15 @@ def entries(environ: Mapping[str, str], variable: str, root: Path) -> list[str]:
     return [path for path in paths if path and root not in (Path(path), *Path(path).parents)]
 
 
+def require_plain_path(root: Path) -> None:
+    """Raise SetupError for a folder that colcon's scripts and search paths cannot name."""
+    if re.search(r"[\s:;\"']", str(root)):
+        raise SetupError(
+            f'{root}: executables cannot start from a path with spaces, colons or quotes; '
+            'move the project'
+        )
+
+
 def find_python(ros: Ros | None) -> Python:
     """Return the interpreter for the environment: the running one if it fits, else one on PATH."""
     wanted = (ros.python,) if ros and ros.python else PYTHONS

@@ -55,8 +55,14 @@ def clean_environment(environ: Mapping[str, str], root: Path, ros: Ros | None) -
     return result
 
 
-def build(workspace: Path, python: Path, run: Callable[[list[str]], None]) -> None:
-    """Build every package from scratch with colcon, so that nothing half-made is kept."""
+def build(
+    workspace: Path, python: Path, generators: Path, run: Callable[[list[str]], None]
+) -> None:
+    """Build every package from scratch with colcon, so that nothing half-made is kept.
+
+    The nodes will run with the interpreter `python`. The message generators run with `generators`:
+    the system's where ROS is sourced, because they want the versions that this ROS came with.
+    """
     for folder in (workspace / 'build', workspace / 'install'):
         if folder.exists():
             shutil.rmtree(folder)
@@ -67,7 +73,7 @@ def build(workspace: Path, python: Path, run: Callable[[list[str]], None]) -> No
             '--base-paths', str(workspace / 'src'), '--build-base', str(workspace / 'build'),
             '--install-base', str(workspace / 'install'), '--merge-install', '--symlink-install',
             '--event-handlers', 'console_stderr-', '--cmake-args', '--no-warn-unused-cli',
-            '-DBUILD_TESTING=OFF', f'-DPython3_EXECUTABLE={python}',
+            '-DBUILD_TESTING=OFF', f'-DPython3_EXECUTABLE={generators}',
         ])
     except SetupError:
         for errors in sorted(log.glob('latest_build/*/stderr.log')):
