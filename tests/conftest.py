@@ -1,11 +1,8 @@
-"""Shared by all tests: data folder, tiny model packages, a ROS domain of our own, waiting."""
+"""Shared by all tests: the data folder, a tiny model package, a ROS domain of our own."""
 
-import hashlib
 import os
 import random
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import pytest
 import yaml
 from onnx import helper
 from onnx import TensorProto
+from support import file_entry
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / 'shared' / 'data'
@@ -24,15 +22,6 @@ for package in ('muon_ad', 'muon_ad_nodes'):
 # Set before rclpy is imported: test runs on one machine must not hear each other.
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(100, 220))
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition; fail naming `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f'waited {seconds} s in vain for {what}')
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope='session')
@@ -87,13 +76,48 @@ def negative_package(tmp_path_factory) -> Path:
     return folder
 
 
-def file_entry(path: Path) -> dict[str, str]:
-    """The mapping that names a file in model.yaml."""
-    return {'file': path.name, 'sha256': hashlib.sha256(path.read_bytes()).hexdigest()}
+@pytest.fixture(scope='session')
+def one_box_package(tmp_path_factory) -> Path:
+    """A detection package that finds one thing in every frame: a `person` of score 0.9.
+
+    Input 64x48; the box spans x 16..48 and y 12..36 of it, a quarter of the frame's area.
+    """
+    folder = tmp_path_factory.mktemp('one_box')
+    stride, columns, rows = 8, 8, 6
+    raw = np.zeros((1, columns * rows, 7), np.float32)
+    cell = 3 * columns + 4
+    raw[0, cell] = [0, 0, np.log(32 / stride), np.log(24 / stride), 0.9, 1.0, 0.0]
+    _save_network(
+        folder / 'detector.onnx',
+        [
+            helper.make_node('Cast', ['image'], ['float'], to=TensorProto.FLOAT),
+            helper.make_node('ReduceMax', ['float'], ['peak'], keepdims=0),
+            helper.make_node('Mul', ['peak', 'black'], ['zero']),
+            helper.make_node('Add', ['zero', 'raw'], ['predictions']),
+        ],
+        {'image': (TensorProto.UINT8, [1, 48, 64, 3])},
+        {'predictions': (TensorProto.FLOAT, list(raw.shape))},
+        raw=raw,
+    )
+    package = {
+        'name': 'one_box',
+        'task': 'detection',
+        'input': {'resize': 'stretch'},
+        'decoder': {'name': 'yolox', 'strides': [stride]},
+        'classes': ['person', 'chair'],
+        'variants': {
+            'only': {**file_entry(folder / 'detector.onnx'), 'width': 64, 'height': 48}
+        },
+    }
+    (folder / 'model.yaml').write_text(yaml.safe_dump(package, sort_keys=False))
+    return folder
 
 
-def _save_network(path: Path, nodes: list, inputs: dict, outputs: dict) -> None:
+def _save_network(
+    path: Path, nodes: list, inputs: dict, outputs: dict, **more: np.ndarray
+) -> None:
     constants = {
+        **more,
         'white': np.float32(255),
         'black': np.float32(0),
         'shape': np.array([1, 1], np.int64),

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+
 from muon_ad.cli import COMMANDS
 from muon_ad.cli import main
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from muon_ad.runtime.engine import Engine
 from muon_ad.runtime.engine import EngineError
 from muon_ad.runtime.engine import EngineOptions

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import yaml
+
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import PackageError
 

@@ -8,11 +8,12 @@ import pytest
 from builtin_interfaces.msg import Time
 from hypothesis import given
 from hypothesis import strategies as st
+from sensor_msgs.msg import Image
+
 from muon_ad_nodes.parts.images import ImageError
 from muon_ad_nodes.parts.images import to_array
 from muon_ad_nodes.parts.images import to_message
 from muon_ad_nodes.parts.images import to_rgb
-from sensor_msgs.msg import Image
 
 STAMP = Time(sec=3, nanosec=14)
 

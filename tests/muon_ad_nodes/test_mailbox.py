@@ -4,6 +4,7 @@ import threading
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from muon_ad_nodes.parts.mailbox import Mailbox
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from muon_ad_nodes.parts import realtime
 from muon_ad_nodes.parts.realtime import RealtimeSettings
 from muon_ad_nodes.parts.realtime import settings_from_arguments

@@ -65,6 +65,10 @@ class Run:
         """Wait for a line of output."""
         self.wait(lambda: self.saw(pattern), f'output {pattern!r}')
 
+    def pid_of(self, label: str) -> int:
+        """The number of a node's process, as the bringup told it."""
+        return int(re.search(rf'\[{label}\]: process started with pid \[(\d+)\]', self.text())[1])
+
     def text(self) -> str:
         """All output so far."""
         return '\n'.join(self.lines)
@@ -156,6 +160,14 @@ def test_a_node_that_is_started_again_has_not_failed(run):
     assert bringup.stop() == 0
 
 
+def test_a_node_that_someone_else_stopped_has_failed(run):
+    bringup = run('talker')
+    bringup.wait_for(r'\[talker-1\] arguments')
+    os.kill(bringup.pid_of('talker-1'), signal.SIGINT)
+    assert bringup.end() == 1
+    assert bringup.saw('exit code -2')
+
+
 def test_no_restart_is_awaited_when_stopping(run):
     bringup = run('failing:respawn="true" respawn_delay="1000"')
     bringup.wait_for('exit code 3')
@@ -229,8 +241,7 @@ def test_memory_of_a_killed_node_is_removed(run):
     bringup = run('chatter', 'chatter')
     bringup.wait_for(r'\[chatter-1\] ready')
     bringup.wait_for(r'\[chatter-2\] ready')
-    pid = next(line for line in bringup.lines if 'chatter-1]: process started' in line)
-    os.kill(int(re.search(r'\[(\d+)\]', pid)[1]), signal.SIGKILL)
+    os.kill(bringup.pid_of('chatter-1'), signal.SIGKILL)
     bringup.wait_for('exit code -9')
     seen = len(bringup.lines)
     bringup.wait(lambda: any('[chatter-2] .' in x for x in bringup.lines[seen:]), 'the survivor')
@@ -289,10 +300,13 @@ def test_reader_that_goes_away_stops_the_nodes(toys, write):
     path = write('<node pkg="toys" exec="chatter" output="screen"/>')
     words = [sys.executable, '-m', 'muon_ad_nodes.bringup', str(path)]
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
-    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) as bringup:
+    bringup = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE)
+    try:
         bringup.stdout.readline()
         bringup.stdout.close()
         assert bringup.wait(30) == 0
+    finally:
+        bringup.kill()
 
 
 def test_program_that_cannot_be_started(run, toys):
