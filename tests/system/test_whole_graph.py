@@ -1,0 +1,242 @@
+"""The whole suite as real processes over real DDS, from launch file to results."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image
+
+from muon_ad_msgs.msg import DetectionArray
+from muon_ad_msgs.msg import TaskStatus
+from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts.images import to_rgb
+from muon_ad_nodes.parts.stamps import nanoseconds
+
+SHARED_MEMORY = Path('/dev/shm')
+NODES = (
+    '/camera/camera', '/camera/style_transfer', '/camera/object_detector',
+    '/csi/csi_camera', '/csi/style_transfer', '/csi/object_detector', '/supervisor',
+)
+
+
+class Graph:
+    """A running launch file, and what it publishes."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        self.log = log
+        self._stream = log.open('w')
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'muon_ad_nodes.bringup', 'multitask.launch.xml', *arguments],
+            stdout=self._stream, stderr=subprocess.STDOUT, start_new_session=True,
+        )
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node('probe', context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.statuses: dict[str, TaskStatus] = {}
+        for name in NODES:
+            self.node.create_subscription(
+                TaskStatus, f'{name}/status',
+                lambda status, name=name: self.statuses.__setitem__(name, status), qos.LATCHED,
+            )
+
+    def listen(self, kind: type, topic: str) -> list:
+        messages = []
+        self.node.create_subscription(kind, topic, messages.append, qos.SENSOR)
+        return messages
+
+    def wait(self, condition, seconds: float, what: str) -> None:
+        clock = self.node.get_clock()
+        deadline = clock.now().nanoseconds + seconds * 1e9
+        while not condition():
+            if clock.now().nanoseconds > deadline or self.process.poll() is not None:
+                tail = self.log.read_text()[-6000:]
+                pytest.fail(f'{what}: not within {seconds} s; log:\n{tail}')
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def interrupt(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+    def close(self) -> None:
+        self.interrupt()
+        if not self.context.ok():
+            return
+        self._stream.close()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """Start graphs that are ended after the test."""
+    started = []
+
+    def start(*arguments: str) -> Graph:
+        started.append(Graph(tmp_path / f'log{len(started)}.txt', *arguments))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.close()
+
+
+def segments_of(pids: set[int]) -> set[str]:
+    """The shared-memory files that these processes have mapped."""
+    maps = ' '.join(Path(f'/proc/{pid}/maps').read_text() for pid in pids)
+    return set(re.findall(r'/dev/shm/(fast\w+)', maps))
+
+
+@pytest.fixture
+def models(negative_package, one_box_package) -> tuple[str, str]:
+    """Tiny networks with known results, so that this tests the graph and not the models."""
+    return f'style_model:={negative_package}', f'detector_model:={one_box_package}'
+
+
+def small_variants(tmp_path: Path) -> str:
+    """A parameter file that asks for the tiny network's variant."""
+    small = {'ros__parameters': {'variant': 'small'}}
+    path = tmp_path / 'params.yaml'
+    # JSON is YAML without the aliases that rcl refuses.
+    path.write_text(json.dumps({'/camera/style_transfer': small, '/csi/style_transfer': small}))
+    return f'params_file:={path}'
+
+
+def test_two_cameras_a_killed_node_and_a_clean_end(graph, models, tmp_path):
+    running = graph(*models, small_variants(tmp_path))
+    frames = running.listen(Image, '/camera/camera/color/image_raw')
+    stylised = {name: running.listen(Image, f'/{name}/style/image') for name in ('camera', 'csi')}
+    found = {
+        name: running.listen(DetectionArray, f'/{name}/detections') for name in ('camera', 'csi')
+    }
+    diagnostics = running.listen(DiagnosticArray, '/diagnostics')
+    running.wait(
+        lambda: all(len(list_) > 3 for list_ in (*stylised.values(), *found.values(), frames)),
+        90, 'results of every task',
+    )
+    assert to_rgb(stylised['camera'][-1]).shape == (48, 64, 3)
+    assert stylised['camera'][-1].header.frame_id == 'camera_color_optical_frame'
+    stamps = {nanoseconds(frame.header.stamp) for frame in frames}
+    running.wait(
+        lambda: stamps & {nanoseconds(image.header.stamp) for image in stylised['camera']}
+        or stamps.update(nanoseconds(frame.header.stamp) for frame in frames),
+        30, 'a result with the stamp of its frame',
+    )
+    running.wait(
+        lambda: any(
+            detection.position_valid for array in found['camera'] for detection in array.detections
+        ),
+        30, 'a position from aligned depth',
+    )
+    running.wait(lambda: len(running.statuses) == len(NODES), 30, 'the status of every node')
+    assert {status.state for status in running.statuses.values()} == {'active'}
+
+    # A task is killed: it comes back by itself, and its results with it.
+    victim = running.statuses['/csi/style_transfer'].pid
+    os.kill(victim, signal.SIGKILL)
+    running.wait(
+        lambda: running.statuses['/csi/style_transfer'].pid != victim
+        and running.statuses['/csi/style_transfer'].state == 'active',
+        60, 'the killed node to come back',
+    )
+    count = len(stylised['csi'])
+    running.wait(lambda: len(stylised['csi']) > count, 30, 'its results')
+    running.wait(
+        lambda: any(
+            value.key == 'restarts' and value.value == '1'
+            for status in diagnostics[-1].status for value in status.values
+        ),
+        30, 'the restart in /diagnostics',
+    )
+
+    pids = {status.pid for status in running.statuses.values()}
+    assert len(pids) == len(NODES)
+    segments = segments_of(pids)
+    assert segments
+    running.interrupt()
+    assert not {pid for pid in pids if Path(f'/proc/{pid}').exists()}
+    left = {name for name in segments if (SHARED_MEMORY / name).exists()}
+    # The nodes had mapped the probe's segments, too; those are in use still.
+    assert left <= segments_of({os.getpid()})
+
+
+def test_video_that_ends(graph, models, tmp_path):
+    import cv2
+    import numpy as np
+
+    video = cv2.VideoWriter(
+        str(tmp_path / 'short.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 20, (160, 120))
+    for grey in range(60):
+        video.write(np.full((120, 160, 3), 4 * grey, np.uint8))
+    video.release()
+    running = graph(
+        *models, small_variants(tmp_path), 'realsense:=false', 'csi_source:=video',
+        f'csi_path:={tmp_path / "short.mp4"}', 'csi_loop:=false',
+    )
+    stylised = running.listen(Image, '/csi/style/image')
+    running.wait(
+        lambda: '/csi/csi_camera' in running.statuses
+        and running.statuses['/csi/csi_camera'].message.startswith('end of input'),
+        90, 'the end of the video',
+    )
+    assert running.statuses['/csi/csi_camera'].frames == 60
+    assert running.statuses['/csi/csi_camera'].state == 'active'
+    task = running.statuses['/csi/style_transfer']
+    assert task.state == 'active'
+    assert stylised
+
+
+def test_missing_model_is_reported_while_the_other_task_works(graph, models, tmp_path):
+    running = graph(
+        models[0], 'detector_model:=/nowhere', small_variants(tmp_path), 'realsense:=false',
+    )
+    stylised = running.listen(Image, '/csi/style/image')
+    diagnostics = running.listen(DiagnosticArray, '/diagnostics')
+    running.wait(lambda: stylised, 90, 'stylised frames')
+    running.wait(
+        lambda: any(
+            status.name.endswith('/csi/object_detector') and status.level == b'\x02'
+            for array in diagnostics[-1:] for status in array.status
+        ),
+        30, 'the error in /diagnostics',
+    )
+    assert "'/nowhere'" in running.statuses['/csi/object_detector'].message
+
+
+def test_real_people_are_found_in_the_video(graph, data, tmp_path):
+    """The shipped models on the person video, played at six times its speed, to its end."""
+    params = {
+        '/csi/csi_camera': {'ros__parameters': {'fps': 60.0}},
+        '/csi/style_transfer': {'ros__parameters': {'variant': 'dense_320x240'}},
+    }
+    path = tmp_path / 'params.yaml'
+    path.write_text(json.dumps(params))
+    running = graph(
+        f'params_file:={path}', 'realsense:=false', 'csi_source:=video', 'csi_loop:=false',
+        f'csi_path:={data / "video" / "one-by-one-person-detection.mp4"}',
+    )
+    stylised = running.listen(Image, '/csi/style/image')
+    found = running.listen(DetectionArray, '/csi/detections')
+    running.wait(
+        lambda: '/csi/csi_camera' in running.statuses
+        and running.statuses['/csi/csi_camera'].message.startswith('end of input'),
+        150, 'the end of the video',
+    )
+    people = [array for array in found if any(d.label == 'person' for d in array.detections)]
+    assert len(stylised) > 50
+    assert len(people) > 20
+    assert all(
+        0 <= d.x_min < d.x_max <= 768 and 0 <= d.y_min < d.y_max <= 432
+        for array in found for d in array.detections
+    )
