@@ -13,16 +13,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from torch import nn
 from torch import Tensor
 from torch.nn import functional
 
+from muon_ad.export import export_detector
 from muon_ad.export import write_package
 from muon_ad.networks.detector import boxes
 from muon_ad.networks.detector import cells
 from muon_ad.networks.detector import DetectorNet
 from muon_ad.networks.detector import STRIDES
+from muon_ad.runtime.boxes import iou
 from muon_ad.runtime.detection import Detector
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
@@ -32,11 +35,14 @@ from muon_ad.train.detection_data import disturb
 from muon_ad.train.detection_data import Library
 from muon_ad.train.detection_data import library
 from muon_ad.train.detection_data import Pool
-from muon_ad.train.detection_data import Teacher
 from muon_ad.train.images import DataError
+from muon_ad.train.imitation import feature_loss
 from muon_ad.train.imitation import imitation_losses
 from muon_ad.train.imitation import mirror
 from muon_ad.train.imitation import Targets
+from muon_ad.train.taps import TapError
+from muon_ad.train.teacher import Teacher
+from muon_ad.train.teacher import teacher_package
 
 SIZE = 64
 CLASSES = ('red', 'green', 'grey')
@@ -110,7 +116,7 @@ def folder(tmp_path, pictures) -> Path:
 def options(folder: Path, package: ModelPackage, out: Path, *more: str) -> list[str]:
     return ['--sequences', str(folder), '--teacher', str(package.folder), '--out', str(out),
             '--classes', 'red,green', '--width', str(SIZE), '--height', str(SIZE),
-            '--pool', '16', '--batch', '4', *more]
+            '--pool', '16', '--batch', '4', '--mimic', '0', *more]
 
 
 def run(arguments: list[str]) -> int:
@@ -122,7 +128,7 @@ def run(arguments: list[str]) -> int:
 def test_the_teachers_cells_are_the_students(teacher):
     scene = np.zeros((SIZE, SIZE, 3), np.uint8)
     scene[16:24, 40:48] = (255, 0, 0)  # column 5, row 2 at stride 8
-    found, objectness, labels = teacher.label(scene)
+    found, objectness, labels, _ = teacher.label(scene)
     places, strides = cells(SIZE, SIZE)
     best = objectness.argmax()
     assert places[best].tolist() == [5, 2]
@@ -189,6 +195,76 @@ def test_scenes_and_disturbances_are_images_that_vary(source):
     assert len({scene.tobytes() for scene in scenes + changed}) > 40
 
 
+@pytest.fixture(scope='module')
+def open_teacher(tmp_path_factory) -> Teacher:
+    """A teacher with a decoupled head: an untrained network of our own."""
+    torch.manual_seed(0)
+    net = DetectorNet(2).eval()
+    folder = tmp_path_factory.mktemp('open')
+    package = export_detector(net, ['red', 'green'], folder, [(SIZE, SIZE)], {'name': 'open'})
+    teacher = Teacher(package, ['red'], 32, SIZE, inside=True)
+    teacher.net = net
+    return teacher
+
+
+def test_a_teacher_shows_the_features_before_its_head(open_teacher):
+    scene = np.random.default_rng(0).integers(0, 256, (SIZE, 32, 3), np.uint8)
+    shown = open_teacher.label(scene)[3]
+    padded = np.full((SIZE, SIZE, 3), 114, np.uint8)
+    padded[:, :32] = scene
+    with torch.no_grad():
+        image = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255
+        levels = open_teacher.net.features(image)
+    shared = [level[..., : level.shape[3] // 2].flatten(2)[0].T for level in levels]
+    np.testing.assert_allclose(shown, torch.cat(shared).numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_teacher_without_features_is_an_error_that_says_what_to_do(package):
+    with pytest.raises(TapError, match='stride 8; train with --mimic 0'):
+        Teacher(package, ['red'], SIZE, SIZE, inside=True)
+
+
+def test_a_bare_yolox_is_a_teacher(data):
+    package = teacher_package(data / 'weights' / 'yolox_nano.onnx')
+    teacher = Teacher(package, ['person'], 320, 256, inside=True)
+    scene = cv2.resize(skimage.data.astronaut(), (256, 256))
+    scene = np.hstack([scene, np.zeros((256, 64, 3), np.uint8)])
+    found, objectness, labels, features = teacher.label(scene)
+    best = (objectness * labels[:, 0]).argmax()
+    assert objectness[best] * labels[best, 0] > 0.5
+    assert iou(found[[best]], np.float32([[10, 0, 230, 256]]))[0, 0] > 0.6
+    assert features.shape == (len(found), 64)
+
+
+def test_a_bare_file_of_another_kind_is_an_error(negative_package):
+    with pytest.raises(DataError, match=r'encoder.onnx: input is \[1, 256, 256, 3\]; expected'):
+        teacher_package(negative_package / 'encoder.onnx')
+    with pytest.raises(DataError, match='none.onnx: no such file'):
+        teacher_package(Path('none.onnx'))
+
+
+def test_feature_loss_ignores_scale_and_shift_but_not_the_pattern():
+    torch.manual_seed(0)
+    levels = [torch.randn(2, 5, 8, 8), torch.randn(2, 5, 4, 4)]
+    same = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
+    assert feature_loss(levels, 3 * same - 7).item() == pytest.approx(0, abs=1e-4)
+    assert feature_loss(levels, -same).item() == pytest.approx(4, abs=1e-3)
+    assert 1.5 < feature_loss(levels, torch.randn_like(same)).item() < 2.5
+    assert feature_loss([], same[..., :0]).item() == 0
+
+
+def test_a_run_imitates_features_where_the_teacher_shows_them(open_teacher, source):
+    recipe = training.Recipe(('red',), 32, SIZE, steps=90, batch=4, warm_up=10, pool=8)
+    pool = Pool(source, open_teacher, (32, SIZE), recipe.pool, recipe.seed)
+    for index in range(recipe.pool):
+        pool.make(index)
+    run = training.Run(recipe, open_teacher.channels)
+    before = run.advance(pool.scenes)['features']
+    for _ in range(60):
+        after = run.advance(pool.scenes)['features']
+    assert 0 < after < 0.8 * before
+
+
 def test_mirroring_a_scene_mirrors_its_targets(teacher):
     rng = np.random.default_rng(1)
     scene = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
@@ -197,7 +273,7 @@ def test_mirroring_a_scene_mirrors_its_targets(teacher):
     images = torch.from_numpy(scene).permute(2, 0, 1)[None]
     flipped, targets = mirror(images, Targets(*here))
     assert torch.equal(flipped[0].permute(1, 2, 0), torch.from_numpy(scene[:, ::-1].copy()))
-    for name, expected in zip(('boxes', 'objectness', 'labels'), there, strict=True):
+    for name, expected in zip(('boxes', 'objectness', 'labels', 'features'), there, strict=True):
         torch.testing.assert_close(getattr(targets, name), expected, atol=1e-4, rtol=1e-4)
 
 

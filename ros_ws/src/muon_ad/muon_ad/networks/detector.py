@@ -84,14 +84,22 @@ class DetectorNet(nn.Module):
         width and height in cells, then *logits* of objectness and of the classes. Cells run row by
         row, finest level first.
         """
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the features [B, NECK, H / stride, W / stride] of each level, finest first."""
         fine = self.stage8(x * 4 - 2)
         middle = self.stage16(fine)
         coarse = self.lateral32(self.stage32(middle))
         middle = self.lateral16(middle) + functional.interpolate(coarse, scale_factor=2)
         fine = self.lateral8(fine) + functional.interpolate(middle, scale_factor=2)
+        return [fine, middle, coarse]
+
+    def head(self, features: list[Tensor]) -> Tensor:
+        """Turn features into the output of `forward`."""
         levels = [
             torch.cat([box(self.box_tower(level)), label(self.class_tower(level))], 1).flatten(2)
-            for level, box, label in zip([fine, middle, coarse], self.box, self.label, strict=True)
+            for level, box, label in zip(features, self.box, self.label, strict=True)
         ]
         return torch.cat(levels, 2).transpose(1, 2)
 

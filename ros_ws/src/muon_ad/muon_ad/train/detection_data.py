@@ -16,9 +16,8 @@ import numpy as np
 
 from muon_ad.runtime.decoders import grid
 from muon_ad.runtime.detection import Detector
-from muon_ad.runtime.detection import Preparation
-from muon_ad.runtime.package import ModelPackage
-from muon_ad.train.images import DataError
+from muon_ad.train.teacher import STRIDES
+from muon_ad.train.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def _crop(picture: np.ndarray, box: np.ndarray, margin: float) -> np.ndarray:
 def compose(rng: np.random.Generator, source: Library, width: int, height: int) -> np.ndarray:
     """Return a random scene, uint8 [height, width, 3] RGB: view, mosaic or boards in a view."""
     canvas = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
-    kind = rng.choice(['letterbox', 'view', 'mosaic', 'boards'], p=[0.15, 0.25, 0.2, 0.4])
+    kind = rng.choice(['letterbox', 'view', 'mosaic', 'boards'], p=[0.25, 0.3, 0.15, 0.3])
     if kind == 'letterbox':
         canvas[:] = 114
         picture = _draw(rng, source)
@@ -92,7 +91,7 @@ def _view(rng: np.random.Generator, part: np.ndarray, picture: np.ndarray) -> No
     """Fill a part of the canvas with a picture, zoomed and shifted."""
     height, width = part.shape[:2]
     cover = max(width / picture.shape[1], height / picture.shape[0])
-    size = cover * np.exp(rng.uniform(-0.7, 0.8)) * np.array(picture.shape[1::-1])
+    size = cover * np.exp(rng.uniform(-0.6, 0.6)) * np.array(picture.shape[1::-1])
     size *= np.exp(rng.uniform(-0.15, 0.15, 2))
     spare = np.array([width, height]) - size
     corner = spare * rng.uniform(0, 1, 2)
@@ -128,18 +127,18 @@ def _paste(canvas: np.ndarray, picture: np.ndarray, quad: np.ndarray) -> None:
 
 def disturb(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
     """Change sharpness, colours and noise of a scene as cameras and lamps do; returns a copy."""
-    soft = rng.uniform(-0.5, 1)
+    soft = rng.uniform(-0.3, 0.8)
     scene = cv2.addWeighted(scene, 1 - soft, cv2.blur(scene, (3, 3)), soft, 0)
     grey = cv2.cvtColor(cv2.cvtColor(scene, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    colour = max(0, min(1.4, rng.uniform(-0.1, 1.6)))
+    colour = rng.uniform(0.4, 1.4)
     scene = cv2.addWeighted(scene, colour, grey, 1 - colour, 0)
     level = np.linspace(0, 1, 256)[:, None] - 0.5
-    level = level * rng.uniform(0.6, 1.4) + 0.5 + rng.uniform(-0.15, 0.15)
-    level = np.clip(level * rng.uniform(0.85, 1.15, 3), 0, 1) ** np.exp(rng.uniform(-0.5, 0.5))
+    level = level * rng.uniform(0.75, 1.25) + 0.5 + rng.uniform(-0.1, 0.1)
+    level = np.clip(level * rng.uniform(0.9, 1.1, 3), 0, 1) ** np.exp(rng.uniform(-0.3, 0.3))
     scene = cv2.LUT(scene, (255 * level).round().astype(np.uint8)[None])
     noise = np.empty(scene.shape, np.int16)
     cv2.setRNGSeed(int(rng.integers(2**31)))
-    cv2.randn(noise, 0, rng.uniform(0, 10))
+    cv2.randn(noise, 0, rng.uniform(0, 8))
     return cv2.add(scene, noise, dtype=cv2.CV_8U)
 
 
@@ -148,57 +147,15 @@ class Scenes:
     """Scenes with the teacher's view of them, as arrays that share the first index.
 
     `images` uint8 [S, H, W, 3]; `boxes` float16 [S, N, 4] corners in pixels; `objectness` float16
-    [S, N] and `labels` float16 [S, N, classes] are probabilities. N cells as in the network.
+    [S, N] and `labels` float16 [S, N, classes] are probabilities; `features` float16 [S, N, F] is
+    what the teacher's head works on (F = 0: nothing of it). N cells as in the network.
     """
 
     images: np.ndarray
     boxes: np.ndarray
     objectness: np.ndarray
     labels: np.ndarray
-
-
-class Teacher:
-    """A YOLOX-format detector that labels scenes cell by cell, for some of its classes.
-
-    Raises DataError where the package is of another format, is too small for the scenes, or does
-    not know one of the classes.
-    """
-
-    def __init__(
-        self, package: ModelPackage, classes: Sequence[str], width: int, height: int
-    ) -> None:
-        self.detector = Detector(package, score_threshold=0.5)
-        variant = self.detector.variant
-        self.strides = tuple(package.decoder.get('strides', (8, 16, 32)))
-        if package.decoder['name'] != 'yolox' or self.strides != (8, 16, 32):
-            raise DataError(f'{package.folder}: decoder is {package.decoder}; a teacher needs '
-                            'yolox with strides 8, 16, 32')
-        if width > variant.width or height > variant.height or width % 32 or height % 32:
-            raise DataError(f'size is {width}x{height}; expected multiples of 32, not above the '
-                            f'{variant.width}x{variant.height} of the teacher {package.folder}')
-        missing = sorted(set(classes) - set(package.classes))
-        if missing:
-            raise DataError(f'classes {missing} are not known to the teacher {package.folder}')
-        self._columns = [5 + package.classes.index(name) for name in classes]
-        self._prepare = Preparation(package.input, variant)
-        self._cells, self._sizes = grid(variant.width, variant.height, self.strides)
-        # Scenes lie in the upper left of the teacher's input: these are the cells both share.
-        limit = np.float32([width, height])
-        self._shared = np.flatnonzero(((self._cells + 1) * self._sizes <= limit).all(axis=1))
-
-    def label(self, scene: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return boxes, objectness and labels of a scene, as in Scenes without the first index."""
-        feed, _ = self._prepare(scene)
-        name = next(iter(self.detector.engine.inputs))
-        raw = self.detector.engine.run({name: feed})[0][0, self._shared]
-        cells, sizes = self._cells[self._shared], self._sizes[self._shared]
-        centre = (raw[:, :2] + cells) * sizes
-        half = np.exp(raw[:, 2:4]) * sizes / 2
-        labels = raw[:, self._columns]
-        # An object of a class that is not learnt is background to the student.
-        ours = labels.max(axis=1) / np.maximum(raw[:, 5:].max(axis=1), 1e-6)
-        boxes = np.clip(np.hstack([centre - half, centre + half]), -1000, 2000)
-        return boxes, raw[:, 4] * ours, labels
+    features: np.ndarray
 
 
 class Pool:
@@ -212,14 +169,15 @@ class Pool:
         self, source: Library, teacher: Teacher, size: tuple[int, int], capacity: int, seed: int
     ) -> None:
         width, height = size
-        cells = len(grid(width, height, teacher.strides)[0])
+        cells = len(grid(width, height, STRIDES)[0])
         self._source, self._teacher = source, teacher
         self._size, self._seed, self.capacity = size, seed, capacity
         self.scenes = Scenes(
             np.empty((capacity, height, width, 3), np.uint8),
             np.empty((capacity, cells, 4), np.float16),
             np.empty((capacity, cells), np.float16),
-            np.empty((capacity, cells, len(teacher._columns)), np.float16),
+            np.empty((capacity, cells, len(teacher.columns)), np.float16),
+            np.empty((capacity, cells, teacher.channels), np.float16),
         )
 
     def make(self, index: int) -> None:
@@ -227,6 +185,7 @@ class Pool:
         rng = np.random.default_rng([self._seed, index])
         scene = compose(rng, self._source, *self._size)
         slot = index % self.capacity
-        self.scenes.images[slot] = scene
-        found = self._teacher.label(scene)
-        self.scenes.boxes[slot], self.scenes.objectness[slot], self.scenes.labels[slot] = found
+        parts = (self.scenes.images, self.scenes.boxes, self.scenes.objectness,
+                 self.scenes.labels, self.scenes.features)
+        for part, value in zip(parts, (scene, *self._teacher.label(scene)), strict=True):
+            part[slot] = value

@@ -28,26 +28,30 @@ from muon_ad.metrics.detection import average_precisions
 from muon_ad.metrics.detection import Truth
 from muon_ad.networks.detector import cells
 from muon_ad.networks.detector import DetectorNet
+from muon_ad.networks.detector import NECK
+from muon_ad.networks.detector import STRIDES
 from muon_ad.runtime.detection import Detector
-from muon_ad.runtime.package import load_package
 from muon_ad.train.detection_data import disturb
 from muon_ad.train.detection_data import Library
 from muon_ad.train.detection_data import library
 from muon_ad.train.detection_data import Pool
 from muon_ad.train.detection_data import Scenes
-from muon_ad.train.detection_data import Teacher
 from muon_ad.train.images import DataError
 from muon_ad.train.images import load_images
+from muon_ad.train.imitation import feature_loss
 from muon_ad.train.imitation import imitation_losses
 from muon_ad.train.imitation import mirror
 from muon_ad.train.imitation import Targets
+from muon_ad.train.teacher import Teacher
+from muon_ad.train.teacher import teacher_package
 
 CLASSES = 'person,chair,couch,dining table,potted plant,tv,bottle,cup,bed'
 SIDE = 400  # short side of the pictures in memory
 CHECKPOINT = 'checkpoint.pt'
 LOG = 'log.csv'
-OPTIONS = ('width', 'height', 'steps', 'batch', 'rate', 'average', 'pool', 'fresh', 'seed')
-COLUMNS = ('step', 'loss', 'objectness', 'labels', 'boxes', 'rate')
+OPTIONS = ('width', 'height', 'steps', 'batch', 'rate', 'average', 'mimic', 'pool', 'fresh',
+           'seed')
+COLUMNS = ('step', 'loss', 'objectness', 'labels', 'boxes', 'features', 'rate')
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,11 @@ class Recipe:
     height: int = 256
     steps: int = 6000
     batch: int = 8
-    rate: float = 1.5e-3
+    rate: float = 2.5e-3
     weight_decay: float = 0.02
     warm_up: int = 300
-    average: float = 0.999
+    average: float = 0.998
+    mimic: float = 2.0
     pool: int = 1024
     fresh: int = 1
     seed: int = 0
@@ -76,8 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='the same in order of time; the last --holdout of each is left out')
     parser.add_argument('--holdout', type=float, default=1 / 3)
     parser.add_argument('--frames', type=int, default=93, help='frames to take of a video')
-    parser.add_argument('--teacher', type=Path, required=True, metavar='FOLDER',
-                        help='model package of a detector with a YOLOX-format output')
+    parser.add_argument('--teacher', type=Path, required=True, metavar='PATH',
+                        help='detector in YOLOX format: a model package, or an ONNX file as its '
+                        'authors export it')
     parser.add_argument('--classes', default=CLASSES, help='comma-separated, known to the teacher')
     parser.add_argument('--out', type=Path, required=True, metavar='FOLDER',
                         help='where checkpoint.pt, log.csv and the model package go')
@@ -98,7 +104,9 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     classes = tuple(name.strip() for name in args.classes.split(','))
     recipe = Recipe(classes, **{name: getattr(args, name) for name in OPTIONS})
-    teacher = Teacher(load_package(args.teacher), classes, recipe.width, recipe.height)
+    teacher = Teacher(
+        teacher_package(args.teacher), classes, recipe.width, recipe.height, recipe.mimic > 0
+    )
     pictures, unseen = _pictures(args)
     source = library(tqdm(pictures, desc='finding objects'), teacher.detector, classes)
     print('objects to crop:', ', '.join(f'{n} {name}' for name, n in source.counts.most_common()))
@@ -167,7 +175,7 @@ def train(
     was made with another recipe, FileNotFoundError where there is none to resume.
     """
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(recipe)
+    run = Run(recipe, teacher.channels)
     if resume:
         run.load(out / CHECKPOINT)
     pool = Pool(source, teacher, (recipe.width, recipe.height), recipe.pool, recipe.seed)
@@ -191,9 +199,12 @@ def train(
 
 
 class Run:
-    """The state of a training: network, its average, optimiser and number of steps taken."""
+    """The state of a training: network, its average, optimiser and number of steps taken.
 
-    def __init__(self, recipe: Recipe) -> None:
+    `channels` is the number of the teacher's features (0: none to imitate).
+    """
+
+    def __init__(self, recipe: Recipe, channels: int) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.step = 0
@@ -201,8 +212,13 @@ class Run:
         self.average = AveragedModel(
             self.net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True
         )
+        # From own features to the teacher's; not part of the network that is exported.
+        self.adapters = nn.ModuleList(
+            nn.Conv2d(NECK, channels, 1) for _ in (STRIDES if channels else ())
+        )
+        learning = nn.ModuleList([self.net, self.adapters])
         self.optimizer = torch.optim.AdamW(
-            _groups(self.net, recipe.weight_decay), lr=recipe.rate, betas=(0.9, 0.98)
+            _groups(learning, recipe.weight_decay), lr=recipe.rate, betas=(0.9, 0.98)
         )
         self._places, self._strides = cells(recipe.width, recipe.height)
 
@@ -218,9 +234,13 @@ class Run:
             group['lr'] = rate
         self.net.train()
         with torch.autocast('cpu', torch.bfloat16):
-            raw = self.net(images)
+            features = self.net.features(images)
+            raw = self.net.head(features)
+            # Without features to imitate there are no adapters.
+            likened = [adapt(level) for adapt, level in zip(self.adapters, features)]  # noqa: B905
         losses = imitation_losses(raw.float(), targets, self._places, self._strides)
-        total = losses['objectness'] + losses['labels'] + losses['boxes']
+        losses['features'] = self.recipe.mimic * feature_loss(likened, targets.features)
+        total = sum(losses.values())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 10)
@@ -238,6 +258,7 @@ class Run:
                 'recipe': asdict(self.recipe),
                 'step': self.step,
                 'net': self.net.state_dict(),
+                'adapters': self.adapters.state_dict(),
                 'average': self.average.state_dict(),
                 'optimizer': self.optimizer.state_dict(),
             },
@@ -252,6 +273,7 @@ class Run:
             raise ValueError(f'{path}: made with {state["recipe"]}; asked for {self.recipe}')
         self.step = state['step']
         self.net.load_state_dict(state['net'])
+        self.adapters.load_state_dict(state['adapters'])
         self.average.load_state_dict(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
 
@@ -262,7 +284,7 @@ def _batch(
     pixels = np.stack([disturb(rng, scenes.images[index]) for index in chosen])
     # Channels last in memory, as the convolutions like it.
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
-    parts = (scenes.boxes, scenes.objectness, scenes.labels)
+    parts = (scenes.boxes, scenes.objectness, scenes.labels, scenes.features)
     return images, Targets(*(torch.from_numpy(part[chosen]).float() for part in parts))
 
 

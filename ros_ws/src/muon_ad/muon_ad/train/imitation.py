@@ -13,11 +13,15 @@ from muon_ad.networks.detector import STRIDES
 
 @dataclass(frozen=True)
 class Targets:
-    """The teacher's view of a batch: boxes [B, N, 4], objectness [B, N], labels [B, N, C]."""
+    """The teacher's view of a batch: boxes [B, N, 4], objectness [B, N], labels [B, N, C].
+
+    `features` [B, N, F] is what its head works on.
+    """
 
     boxes: Tensor
     objectness: Tensor
     labels: Tensor
+    features: Tensor
 
 
 def imitation_losses(
@@ -47,6 +51,29 @@ def imitation_losses(
     }
 
 
+def feature_loss(found: list[Tensor], features: Tensor) -> Tensor:
+    """Compare features [B, F, h, w] of each level with the teacher's [B, N, F] by correlation.
+
+    One minus Pearson's correlation of each channel over all cells of a level, summed over levels
+    (Cao et al., PKD, 2022, arXiv:2207.02039): what counts is the pattern, not the scale. Nothing
+    to compare costs 0.
+    """
+    if not found:
+        return features.new_zeros(())
+    sizes = [level.shape[2] * level.shape[3] for level in found]
+    total = features.new_zeros(())
+    for level, wanted in zip(found, features.split(sizes, 1), strict=True):
+        level = _standard(level.flatten(2).transpose(1, 2).float())
+        total = total + 1 - (level * _standard(wanted)).mean()
+    return total
+
+
+def _standard(values: Tensor) -> Tensor:
+    """Shift and scale each channel of [B, N, F] to mean 0 and variance 1 over images and cells."""
+    values = values - values.mean((0, 1))
+    return values / (values.square().mean((0, 1)) + 1e-6).sqrt()
+
+
 def mirror(images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
     """Mirror a batch [B, 3, H, W] from left to right, and its targets with it."""
     height, width = images.shape[2:]
@@ -60,4 +87,5 @@ def mirror(images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
     order = torch.cat(order)
     x_min, y_min, x_max, y_max = targets.boxes[:, order].unbind(-1)
     flipped = torch.stack([width - x_max, y_min, width - x_min, y_max], -1)
-    return images.flip(3), Targets(flipped, targets.objectness[:, order], targets.labels[:, order])
+    parts = (targets.objectness, targets.labels, targets.features)
+    return images.flip(3), Targets(flipped, *(part[:, order] for part in parts))

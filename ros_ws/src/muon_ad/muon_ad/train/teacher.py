@@ -1,0 +1,129 @@
+"""The teacher of a detector: a larger one in YOLOX format, asked cell by cell."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+
+from muon_ad.runtime.decoders import grid
+from muon_ad.runtime.detection import Detector
+from muon_ad.runtime.detection import Preparation
+from muon_ad.runtime.engine import Engine
+from muon_ad.runtime.package import InputSpec
+from muon_ad.runtime.package import load_package
+from muon_ad.runtime.package import ModelPackage
+from muon_ad.runtime.package import sha256_of
+from muon_ad.runtime.package import Variant
+from muon_ad.train.images import DataError
+from muon_ad.train.taps import add_feature_outputs
+
+STRIDES = (8, 16, 32)
+COCO = (
+    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
+    'traffic light', 'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog',
+    'horse', 'sheep', 'cow', 'elephant', 'bear', 'zebra', 'giraffe', 'backpack', 'umbrella',
+    'handbag', 'tie', 'suitcase', 'frisbee', 'skis', 'snowboard', 'sports ball', 'kite',
+    'baseball bat', 'baseball glove', 'skateboard', 'surfboard', 'tennis racket', 'bottle',
+    'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl', 'banana', 'apple', 'sandwich', 'orange',
+    'broccoli', 'carrot', 'hot dog', 'pizza', 'donut', 'cake', 'chair', 'couch', 'potted plant',
+    'bed', 'dining table', 'toilet', 'tv', 'laptop', 'mouse', 'remote', 'keyboard', 'cell phone',
+    'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book', 'clock', 'vase', 'scissors',
+    'teddy bear', 'hair drier', 'toothbrush',
+)
+
+
+def teacher_package(path: Path) -> ModelPackage:
+    """Return the model package in a folder, or one around a bare ONNX file.
+
+    A bare file is taken for a YOLOX as its authors export it: float32 [1, 3, H, W], BGR from 0 to
+    255, letterboxed, with the 80 classes of COCO. Raises PackageError for a broken package,
+    DataError for a file that has another input.
+    """
+    if path.suffix != '.onnx':
+        return load_package(path)
+    if not path.is_file():
+        raise DataError(f'{path}: no such file; expected a detector in ONNX or a model package')
+    shape = [size.dim_value
+             for size in onnx.load(path).graph.input[0].type.tensor_type.shape.dim]
+    if len(shape) != 4 or shape[:2] != [1, 3] or 0 in shape:
+        raise DataError(f'{path}: input is {shape}; expected [1, 3, height, width], all fixed')
+    height, width = shape[2:]
+    variant = Variant('only', path.resolve(), sha256_of(path), width, height)
+    return ModelPackage(
+        name=path.stem,
+        task='detection',
+        folder=path.resolve().parent,
+        summary='',
+        licence='',
+        input=InputSpec(color='bgr', layout='nchw', dtype='float32', resize='letterbox'),
+        variants={'only': variant},
+        default_variant='only',
+        decoder={'name': 'yolox'},
+        classes=COCO,
+    )
+
+
+class Teacher:
+    """A YOLOX-format detector that labels scenes cell by cell, for some of its classes.
+
+    With `inside`, it shows its features as well. Raises DataError where the package is of another
+    format, is too small for the scenes, or does not know one of the classes, TapError where it
+    has no features to show.
+    """
+
+    def __init__(
+        self,
+        package: ModelPackage,
+        classes: Sequence[str],
+        width: int,
+        height: int,
+        inside: bool = False,
+    ) -> None:
+        self.detector = Detector(package, score_threshold=0.5)
+        variant = self.detector.variant
+        strides = tuple(package.decoder.get('strides', STRIDES))
+        if package.decoder['name'] != 'yolox' or strides != STRIDES:
+            raise DataError(f'{package.folder}: decoder is {package.decoder}; a teacher needs '
+                            'yolox with strides 8, 16, 32')
+        if width > variant.width or height > variant.height or width % 32 or height % 32:
+            raise DataError(f'size is {width}x{height}; expected multiples of 32, not above the '
+                            f'{variant.width}x{variant.height} of the teacher {package.folder}')
+        missing = sorted(set(classes) - set(package.classes))
+        if missing:
+            raise DataError(f'classes {missing} are not known to the teacher {package.folder}')
+        self.columns = [5 + package.classes.index(name) for name in classes]
+        self.channels = 0
+        self._engine = self.detector.engine
+        if inside:
+            with TemporaryDirectory() as folder:
+                tapped = Path(folder) / 'tapped.onnx'
+                size = (variant.width, variant.height)
+                channels = add_feature_outputs(variant.file, tapped, size, STRIDES)
+                self._engine = Engine(tapped)
+            if len(set(channels)) != 1:
+                raise DataError(f'{variant.file}: features of {channels} channels; expected the '
+                                'same number at each stride')
+            self.channels = channels[0]
+        self._prepare = Preparation(package.input, variant)
+        self._cells, self._sizes = grid(variant.width, variant.height, STRIDES)
+        # Scenes lie in the upper left of the teacher's input: these are the cells both share.
+        limit = np.float32([width, height])
+        self._shared = np.flatnonzero(((self._cells + 1) * self._sizes <= limit).all(axis=1))
+
+    def label(self, scene: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return boxes, objectness, labels and features, as in Scenes without the first index."""
+        feed, _ = self._prepare(scene)
+        raw, *levels = self._engine.run({next(iter(self._engine.inputs)): feed})
+        raw = raw[0, self._shared]
+        features = [level[0].reshape(self.channels, -1).T for level in levels]
+        features = np.concatenate(features)[self._shared] if features else raw[:, :0]
+        cells, sizes = self._cells[self._shared], self._sizes[self._shared]
+        centre = (raw[:, :2] + cells) * sizes
+        half = np.exp(raw[:, 2:4]) * sizes / 2
+        labels = raw[:, self.columns]
+        # An object of a class that is not learnt is background to the student.
+        ours = labels.max(axis=1) / np.maximum(raw[:, 5:].max(axis=1), 1e-6)
+        boxes = np.clip(np.hstack([centre - half, centre + half]), -1000, 2000)
+        return boxes, raw[:, 4] * ours, labels, features
