@@ -3,7 +3,7 @@ PYTHON ?= python3
 BENCHMARKS := $(sort $(wildcard benchmarks/[!_]*.py))
 
 .NOTPARALLEL:
-.PHONY: help demo test lint bench setup lock clean python $(BENCHMARKS)
+.PHONY: help demo test lint bench setup docs lock clean python $(BENCHMARKS)
 
 help:
 	@echo 'make demo    set up this machine, then show style transfer and detection for 30 s (out/demo/)'
@@ -12,6 +12,7 @@ help:
 	@echo 'make lint    check the Python code with ruff'
 	@echo 'make bench   run all benchmarks, one after the other; make benchmarks/<name>.py runs one'
 	@echo 'make setup   only what make demo needs before it starts'
+	@echo 'make docs    write docs/parameters.md anew, from the declarations in the code'
 	@echo 'make lock    choose versions for requirements/lock-*.txt anew, after a change beside them'
 	@echo 'make clean   remove the environment, the build and all output'
 	@echo 'PYTHON=<interpreter> chooses the Python (3.10, 3.11 or 3.12) for all of them'
@@ -25,7 +26,7 @@ demo: python
 	@$(PYTHON) -m tools.check_input
 	@$(PYTHON) -m tools.setup
 	@exec .venv/bin/python -m muon_ad_nodes.demo $${INPUT:+--input "$$INPUT"} \
-	  $${STYLE:+--style "$$STYLE"} --duration "$${DURATION:-30}" --out out/demo
+	  $${STYLE:+--style "$$STYLE"} $${DURATION:+--duration "$$DURATION"} --out out/demo
 
 test: python
 	@$(PYTHON) -m tools.setup learn
@@ -45,6 +46,10 @@ $(BENCHMARKS):
 
 setup: python
 	@$(PYTHON) -m tools.setup
+
+docs: python
+	@$(PYTHON) -m tools.setup
+	.venv/bin/python -m muon_ad_nodes.document > docs/parameters.md
 
 lock: python
 	@$(PYTHON) -m tools.setup lint

@@ -22,17 +22,15 @@ MARK = 'MUON_AD_TEST_RUN'
 class Run:
     """A bringup in a process of its own, whose output is collected."""
 
-    def __init__(self, path: Path, grace_s: float | None = None) -> None:
+    def __init__(self, path: Path, **constants: float) -> None:
         self.mark = uuid.uuid4().hex
         self.started = time.time()
-        words = ['-m', 'muon_ad_nodes.bringup']
-        if grace_s is not None:
-            words = [
-                '-c',
-                'import sys; from muon_ad_nodes.bringup import __main__, processes\n'
-                f'processes.GRACE_S = {grace_s}\n'
-                'sys.exit(__main__.main())',
-            ]
+        program = [
+            'import sys; from muon_ad_nodes.bringup import __main__, processes',
+            *(f'processes.{name} = {value}' for name, value in constants.items()),
+            'sys.exit(__main__.main())',
+        ]
+        words = ['-c', '\n'.join(program)] if constants else ['-m', 'muon_ad_nodes.bringup']
         self.process = subprocess.Popen(
             [sys.executable, *words, str(path)],
             env={**os.environ, MARK: self.mark, 'PYTHONPATH': os.pathsep.join(sys.path)},
@@ -119,11 +117,11 @@ def run(toys, write, tmp_path, monkeypatch):
     runs = []
     monkeypatch.setenv('MARK', str(tmp_path / 'mark'))
 
-    def run(*toys: str, body: str = '', grace_s: float | None = None) -> Run:
+    def run(*toys: str, body: str = '', **constants: float) -> Run:
         for toy in toys:
             name, _, attributes = toy.partition(':')
             body += f'<node pkg="toys" exec="{name}" output="screen" {attributes}/>\n'
-        runs.append(Run(write(body), grace_s))
+        runs.append(Run(write(body), **constants))
         return runs[-1]
 
     yield run
@@ -187,7 +185,7 @@ def test_every_way_to_ask_stops_all_in_order(run, number):
 
 
 def test_sigterm_for_what_ignores_sigint(run):
-    bringup = run('stubborn', grace_s=0.2)
+    bringup = run('stubborn', GRACE_S=0.2)
     bringup.wait_for('ready')
     assert bringup.stop() == 0
     assert bringup.saw("sending signal 'SIGTERM'")
@@ -195,7 +193,7 @@ def test_sigterm_for_what_ignores_sigint(run):
 
 
 def test_sigkill_for_what_ignores_both_and_that_is_a_failure(run):
-    bringup = run('deaf', grace_s=0.2)
+    bringup = run('deaf', GRACE_S=0.2)
     bringup.wait_for('ready')
     assert bringup.stop() == 1
     assert bringup.saw("sending signal 'SIGKILL'")
@@ -203,18 +201,25 @@ def test_sigkill_for_what_ignores_both_and_that_is_a_failure(run):
 
 
 def test_a_second_request_hastens(run):
-    bringup = run('stubborn', grace_s=1000)
+    # Without the half second in which two requests are taken for one.
+    bringup = run('stubborn', GRACE_S=1000, SAME_REQUEST_S=0)
     bringup.wait_for('ready')
     bringup.process.send_signal(signal.SIGINT)
     bringup.wait_for("sending signal 'SIGINT'")
+    assert bringup.stop() == 0
+    assert bringup.saw("sending signal 'SIGTERM'")
 
-    def asked_again() -> bool:
-        # One that follows within half a second is taken for the same.
-        bringup.process.send_signal(signal.SIGINT)
-        return bringup.saw("sending signal 'SIGTERM'")
 
-    bringup.wait(asked_again, 'SIGTERM')
+def test_one_request_that_comes_twice_is_one(run):
+    bringup = run('stubborn', GRACE_S=1, SAME_REQUEST_S=1000)
+    bringup.wait_for('ready')
+    bringup.process.send_signal(signal.SIGINT)
+    bringup.wait_for("sending signal 'SIGINT'")
+    bringup.process.send_signal(signal.SIGINT)
     assert bringup.end() == 0
+    # The second one would have been SIGTERM, and the end of the first wait SIGKILL.
+    assert bringup.saw("sending signal 'SIGTERM'")
+    assert not bringup.saw('SIGKILL')
 
 
 def test_what_a_node_leaves_behind_ends_with_it(run):
