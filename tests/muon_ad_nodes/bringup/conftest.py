@@ -18,6 +18,14 @@ TOYS = {
     'stubborn': PYTHON + 'import signal\n'
     'signal.signal(signal.SIGINT, signal.SIG_IGN)\n'
     "print('ready', flush=True)\nsignal.pause()\n",
+    # Takes its time after SIGINT, until it is allowed to end; has no time after SIGTERM.
+    'slow': PYTHON + 'import os, pathlib, signal, sys, time\n'
+    'signal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n'
+    'def stop(*_):\n'
+    "    while not pathlib.Path(os.environ['MARK']).exists():\n"
+    "        print('tick', flush=True)\n        time.sleep(0.02)\n"
+    '    sys.exit(0)\n'
+    "signal.signal(signal.SIGINT, stop)\nprint('ready', flush=True)\nsignal.pause()\n",
     'deaf': PYTHON + 'import signal, time\n'
     'for number in (signal.SIGINT, signal.SIGTERM):\n'
     '    signal.signal(number, signal.SIG_IGN)\n'
