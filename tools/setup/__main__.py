@@ -146,10 +146,11 @@ def set_up(profile: str, lock: int) -> None:
     if not todo:
         console.say(f'set-up is complete ({time.monotonic() - start:.1f} s)')
         return
-    if ros is None and profile != 'lint':
-        host.require_wheels()
     host.require_tools(setup.python)
-    console.say(f'ROS 2: {ros.distro}, as sourced' if ros else 'ROS 2: Kilted, from wheels')
+    if profile != 'lint':
+        if ros is None:
+            host.require_wheels()
+        console.say(f'ROS 2: {ros.distro}, as sourced' if ros else 'ROS 2: Kilted, from wheels')
     for number, (step, reason) in enumerate(todo, 1):
         note = '' if reason == 'new' else f' (again: {reason})'
         with console.progress(f'[{number}/{len(todo)}] {step.title}{note}'):
