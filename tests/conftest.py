@@ -21,7 +21,6 @@ for package in ('muon_ad', 'muon_ad_nodes'):
 
 # Set before rclpy is imported: test runs on one machine must not hear each other.
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(100, 220))
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 
 @pytest.fixture(scope='session')

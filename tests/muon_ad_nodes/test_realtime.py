@@ -23,7 +23,7 @@ def test_parameters_on_the_command_line():
     assert settings_from_arguments(arguments, 'n') == RealtimeSettings('fifo', 80, (0, 1), True)
 
 
-@pytest.mark.parametrize('key', ['/**', 'detector', '/robot/detector'])
+@pytest.mark.parametrize('key', ['/**', '/robot/detector', 'robot/detector'])
 @pytest.mark.parametrize('nested', [True, False])
 def test_parameters_file(tmp_path, key, nested):
     values = 'realtime: {policy: rr, priority: 7}' if nested else (
@@ -47,6 +47,14 @@ def test_other_nodes_and_later_values(tmp_path):
     arguments = ['--params-file', str(path), '-p', 'realtime.policy:=other']
     assert settings_from_arguments(arguments, 'n').policy == 'other'
     assert settings_from_arguments(arguments[:2], 'n').policy == 'batch'
+
+
+def test_bare_name_means_the_root_namespace(tmp_path):
+    path = tmp_path / 'p.yaml'
+    path.write_text('n:\n  ros__parameters: {realtime: {policy: batch}}\n')
+    arguments = ['--params-file', str(path)]
+    assert settings_from_arguments(arguments, 'n').policy == 'batch'
+    assert settings_from_arguments([*arguments, '-r', '__ns:=/robot'], 'n').policy == ''
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '/n: 3', 'x'])

@@ -1,12 +1,11 @@
 """The suite as one child process: the bringup with its launch file."""
 
-import ctypes
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from muon_ad_nodes.parts.processes import signal_when_parent_dies
 
 
 class Suite:
@@ -22,7 +21,7 @@ class Suite:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C in the terminal reaches the demo alone, which ends the suite in order.
                 start_new_session=True,
-                preexec_fn=_interrupt_with_parent,
+                preexec_fn=lambda: signal_when_parent_dies(signal.SIGINT),
             )
 
     @property
@@ -41,7 +40,3 @@ class Suite:
         lines = self.log.read_text(errors='replace').splitlines()
         telling = [line for line in lines if '[ERROR]' in line or 'Error' in line]
         return (telling or lines)[-most:]
-
-
-def _interrupt_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)

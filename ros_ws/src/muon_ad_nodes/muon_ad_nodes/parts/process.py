@@ -1,5 +1,6 @@
 """The life of a node's process, from rclpy.init to a clean end on SIGINT or SIGTERM."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from rclpy.task import Future
 from muon_ad_nodes.parts.executor import make_executor
 from muon_ad_nodes.parts.executor import spin_until
 from muon_ad_nodes.parts.lifecycle import SuiteNode
+from muon_ad_nodes.parts.transport import complaints
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 POLL_S = 0.5
@@ -26,6 +28,8 @@ def run(make: Callable[[], SuiteNode]) -> int:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     executor = make_executor()
     node = make()
+    for line in complaints(rclpy.get_rmw_implementation_identifier(), os.environ):
+        node.get_logger().warning(line)
     node.publish_status()
     executor.add_node(node)
     ended = Future(executor=executor)

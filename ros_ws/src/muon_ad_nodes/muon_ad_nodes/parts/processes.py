@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+# Loaded here: between fork and exec nothing should be.
+_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ class Recipe:
         Raises OSError where the executable or the folder is gone.
         """
         return subprocess.Popen(
-            self.command, env=self.environment, cwd=self.folder, preexec_fn=_die_with_parent
+            self.command,
+            env=self.environment,
+            cwd=self.folder,
+            preexec_fn=lambda: signal_when_parent_dies(signal.SIGTERM),
         )
 
 
@@ -68,8 +73,9 @@ def _start_time(pid: int) -> int:
     return int(fields[19])
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def signal_when_parent_dies(number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent ends, however it ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def end(process: subprocess.Popen, seconds: float = 5.0) -> None:

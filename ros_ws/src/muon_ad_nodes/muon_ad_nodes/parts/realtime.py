@@ -53,8 +53,7 @@ class ThreadClasses:
 def settings_from_arguments(arguments: list[str], default_name: str) -> RealtimeSettings:
     """Read the `realtime.*` parameters from ROS command-line arguments.
 
-    Understands `-p name:=value`, `--params-file` with `/**`, the node's name or its full name, and
-    the remaps `__node` and `__ns`, as rcl does; later ones win. What is unreadable here is left to
+    Understands `-p name:=value`, `--params-file` with `/**` or the node's full name, and the remaps `__node` and `__ns`, as rcl does; later ones win. What is unreadable here is left to
     rcl, which reads the same arguments and reports errors in full.
     """
     name, namespace = default_name, '/'
@@ -68,14 +67,14 @@ def settings_from_arguments(arguments: list[str], default_name: str) -> Realtime
     found: dict[str, Any] = {}
     for flag, value in pairs:
         if flag == '--params-file':
-            found |= _from_file(Path(value), name, full_name)
+            found |= _from_file(Path(value), full_name)
         elif flag in ('-p', '--param') and value.startswith('realtime.') and ':=' in value:
             key, text = value.split(':=', 1)
             found[key.removeprefix('realtime.')] = yaml.safe_load(text)
     return _settings(found)
 
 
-def _from_file(path: Path, name: str, full_name: str) -> dict[str, Any]:
+def _from_file(path: Path, full_name: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -84,7 +83,9 @@ def _from_file(path: Path, name: str, full_name: str) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for key, section in content.items() if isinstance(content, dict) else ():
-        if key in ('/**', name, full_name) and isinstance(section, dict):
+        # A name without a slash stands for a node in the root namespace.
+        applies = key == '/**' or f'/{str(key).lstrip("/")}' == full_name
+        if applies and isinstance(section, dict):
             values = section.get('ros__parameters') or {}
             found |= values.get('realtime') or {}
             found |= {
