@@ -53,9 +53,9 @@ class ThreadClasses:
 def settings_from_arguments(arguments: list[str], default_name: str) -> RealtimeSettings:
     """Read the `realtime.*` parameters from ROS command-line arguments.
 
-    Understands `-p name:=value`, `--params-file` with `/**` or the node's full name, and the remaps
-    `__node` and `__ns`, as rcl does; later ones win. What is unreadable here is left to rcl, which
-    reads the same arguments and reports errors in full.
+    Understands `-p name:=value`, `--params-file` with `/**` or the node's full name, and the
+    remaps `__node` and `__ns`, as rcl does; later ones win. What is unreadable here is left to
+    rcl, which reads the same arguments and reports errors in full.
     """
     name, namespace = default_name, '/'
     pairs = list(zip(arguments, arguments[1:], strict=False))
