@@ -11,7 +11,7 @@ from muon_ad_msgs.msg import Detection
 from muon_ad_msgs.msg import DetectionArray
 from muon_ad_msgs.msg import StageLatency
 from muon_ad_msgs.msg import TaskStatus
-from muon_ad_nodes.demo import __main__ as command
+from muon_ad_nodes.demo import command
 from muon_ad_nodes.demo.inputs import check_style
 from muon_ad_nodes.demo.inputs import choose_input
 from muon_ad_nodes.demo.inputs import InputError
