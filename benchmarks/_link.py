@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from _ros import spinning
 from rclpy.executors import Executor
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -24,6 +23,7 @@ from sensor_msgs.msg import Image
 
 from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts.executor import make_executor
+from muon_ad_nodes.parts.executor import spinning
 from muon_ad_nodes.parts.images import to_message
 from muon_ad_nodes.parts.pacing import Pacer
 from muon_ad_nodes.parts.stamps import nanoseconds

@@ -11,7 +11,6 @@ import sys
 import time
 
 from _ros import FIRST_FRAME
-from _ros import spinning
 from _ros import STYLE_TASK
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy
@@ -20,6 +19,7 @@ from sensor_msgs.msg import Image
 
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts.executor import spinning
 
 # Every status, not the newest only: states follow each other quickly.
 EVERY = QoSProfile(depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -17,21 +17,14 @@ from pathlib import Path
 from typing import IO
 from typing import TypeVar
 
-import rclpy
 from _common import OUT
 from _common import parser
-from rclpy.executors import Executor
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 
 from muon_ad_nodes.bringup.launch import find_file
 from muon_ad_nodes.bringup.launch import Launch
 from muon_ad_nodes.bringup.launch import load
 from muon_ad_nodes.bringup.parse import LaunchError
 from muon_ad_nodes.demo.suite import Suite
-from muon_ad_nodes.parts.executor import make_executor
-from muon_ad_nodes.parts.executor import spin_until
 from muon_ad_nodes.parts.shared_memory import remove_stale
 
 LAUNCH_FILE = 'multitask'
@@ -79,29 +72,6 @@ def parse_with_launch_arguments(description: str) -> tuple[argparse.Namespace, d
     except LaunchError as error:
         options.error(str(error))
     return chosen, given
-
-
-@contextmanager
-def spinning(
-    make_node: Callable[[], Node], choose: Callable[[], Executor] = make_executor
-) -> Iterator[Node]:
-    """Yield a node that is spun in a thread of its own until the block ends."""
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    executor = choose()
-    node = make_node()
-    executor.add_node(node)
-    ended = Future(executor=executor)
-    thread = threading.Thread(target=spin_until, args=(executor, ended), name='spin')
-    thread.start()
-    try:
-        yield node
-    finally:
-        ended.set_result(None)
-        thread.join()
-        executor.remove_node(node)
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.shutdown()
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ class EngineOptions:
     """What an engine asks of ONNX Runtime.
 
     `providers` in order of preference, from tensorrt, cuda and cpu; those not present are skipped
-    and reported. `threads` is the number of threads inside an operator. `memory_limit_mb` (0: none)
-    bounds the arena of CUDA and TensorRT's workspace. `dla_core` -1 leaves the DLA alone.
+    and reported. `threads` is the number of threads inside an operator. `memory_limit_mb` (0:
+    none) bounds the arena of CUDA and TensorRT's workspace. `dla_core` -1 leaves the DLA alone.
     """
 
     providers: tuple[str, ...] = ('cpu',)

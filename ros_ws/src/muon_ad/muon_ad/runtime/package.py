@@ -7,6 +7,7 @@ package is an error when a node is configured and not a surprise in the middle o
 import hashlib
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,9 @@ class _Reader:
                 for name, entry in images.items()}
 
     def _input(self, data: dict) -> InputSpec:
-        unknown = set(data) - set(InputSpec.__dataclass_fields__)
-        if unknown:
-            raise self._error('input', sorted(unknown), f'{sorted(InputSpec.__dataclass_fields__)}')
+        known = {field.name for field in fields(InputSpec)}
+        if set(data) - known:
+            raise self._error('input', sorted(set(data) - known), f'some of {sorted(known)}')
         for key, choices in InputSpec.CHOICES.items():
             if data.get(key, choices[0]) not in choices:
                 raise self._error(f'input.{key}', data[key], f'one of {choices}')

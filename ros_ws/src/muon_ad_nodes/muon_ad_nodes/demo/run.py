@@ -1,16 +1,10 @@
 """One run of the demo: watch the suite, film it, and sum up."""
 
 import json
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextlib import nullcontext
 from pathlib import Path
 
-import rclpy
-from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 from rich.console import Console
 from rich.live import Live
 
@@ -24,8 +18,7 @@ from muon_ad_nodes.demo.suite import Suite
 from muon_ad_nodes.demo.table import dropped
 from muon_ad_nodes.demo.table import make_table
 from muon_ad_nodes.demo.table import total_latency
-from muon_ad_nodes.parts.executor import make_executor
-from muon_ad_nodes.parts.executor import spin_until
+from muon_ad_nodes.parts.executor import spinning
 
 DEFAULT_DURATION_S = 30.0
 STARTUP_LIMIT_S = 90.0
@@ -35,27 +28,6 @@ LOG_WIDTH = 120
 IMAGE_TOPICS = {'camera': '/camera/camera/color/image_raw', 'csi': '/csi/image_raw'}
 CAMERA_NODES = {'camera': '/camera/camera', 'csi': '/csi/csi_camera'}
 TASKS = ('style_transfer', 'object_detector')
-
-
-@contextmanager
-def recording(cameras: tuple[str, ...], tasks: tuple[str, ...]) -> Iterator[Recorder]:
-    """Yield a recorder that listens in a thread of its own."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    recorder = Recorder({camera: IMAGE_TOPICS[camera] for camera in cameras}, tasks)
-    executor = make_executor()
-    executor.add_node(recorder)
-    ended = Future(executor=executor)
-    spinner = threading.Thread(target=spin_until, args=(executor, ended), name='recorder')
-    spinner.start()
-    try:
-        yield recorder
-    finally:
-        ended.set_result(None)
-        spinner.join()
-        executor.remove_node(recorder)
-        executor.shutdown()
-        recorder.destroy_node()
-        rclpy.shutdown()
 
 
 class Demo:
@@ -83,7 +55,8 @@ class Demo:
     def run(self) -> int:
         """Run to the end; return 0 only if every task delivered results."""
         film = Film(self._out / 'demo.mp4')
-        with recording(self._input.cameras, self._tasks) as recorder:
+        topics = {camera: IMAGE_TOPICS[camera] for camera in self._input.cameras}
+        with spinning(lambda: Recorder(topics, self._tasks)) as recorder:
             try:
                 span = self._watch(recorder, film)
             finally:

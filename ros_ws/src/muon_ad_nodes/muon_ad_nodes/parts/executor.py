@@ -1,8 +1,16 @@
 """The executor of this rclpy, chosen in one place."""
 
+import threading
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import rclpy
 from rclpy.context import Context
 from rclpy.executors import Executor
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 try:
@@ -32,3 +40,26 @@ def spin_until(executor: Executor, ended: Future) -> None:
     """
     while not ended.done():
         executor.spin_until_future_complete(ended, timeout_sec=_WAIT_S)
+
+
+@contextmanager
+def spinning(
+    make_node: Callable[[], Node], choose: Callable[[], Executor] = make_executor
+) -> Iterator[Node]:
+    """Yield a node that a thread of its own spins until the block ends; starts and ends rclpy."""
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    executor = choose()
+    node = make_node()
+    executor.add_node(node)
+    ended = Future(executor=executor)
+    thread = threading.Thread(target=spin_until, args=(executor, ended), name='spin')
+    thread.start()
+    try:
+        yield node
+    finally:
+        ended.set_result(None)
+        thread.join()
+        executor.remove_node(node)
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown()

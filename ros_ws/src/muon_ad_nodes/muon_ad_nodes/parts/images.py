@@ -136,7 +136,7 @@ def to_message(pixels: np.ndarray, encoding: str, stamp: Time, frame_id: str) ->
     message.encoding = encoding
     message.is_bigendian = int(sys.byteorder == 'big')
     message.step = pixels.shape[1] * channels * pixels.itemsize
-    # The setter of `data` checks bytes one by one, unless it is given this very type.
+    # Given anything else, the setter of `data` copies, and checks each byte where checks are on.
     data = array.array('B')
     data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast('B'))
     message.data = data
