@@ -137,14 +137,17 @@ def test_the_teachers_cells_are_the_students(teacher):
     assert labels[best].tolist() == pytest.approx([0, 1])
 
 
-def test_a_smaller_scene_uses_the_upper_left_of_the_teachers_grid(package):
-    small = Teacher(package, ['red'], 32, 64)
-    scene = np.zeros((64, 32, 3), np.uint8)
-    scene[32:40, 8:16] = (255, 0, 0)
-    objectness = small.label(scene)[1]
-    places, _ = cells(32, 64)
+@pytest.mark.parametrize(('width', 'height'), [(32, 64), (64, 32), (32, 32)])
+def test_a_smaller_scene_uses_the_upper_left_of_the_teachers_grid(package, width, height):
+    small = Teacher(package, ['red'], width, height)
+    scene = np.zeros((height, width, 3), np.uint8)
+    scene[16:24, 8:16] = (255, 0, 0)
+    found, objectness, _, _ = small.label(scene)
+    places, strides = cells(width, height)
     assert len(objectness) == len(places)
-    assert places[objectness.argmax()].tolist() == [1, 4]
+    best = objectness.argmax()
+    assert (places[best].tolist(), strides[best].item()) == ([1, 2], 8)
+    np.testing.assert_allclose(found[best], [-4, 4, 28, 36], rtol=1e-4)
 
 
 def test_objects_of_classes_not_learnt_are_background(package):

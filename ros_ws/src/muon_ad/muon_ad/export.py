@@ -193,6 +193,14 @@ def write_package(folder: Path, data: dict[str, Any]) -> ModelPackage:
     return load_package(folder)
 
 
+def record_quality(folder: Path, measured: dict[str, Any]) -> None:
+    """Add measurements to the `quality` of a package's `model.yaml`."""
+    path = folder / 'model.yaml'
+    data = yaml.safe_load(path.read_text(encoding='utf-8'))
+    data['quality'] = {**data.get('quality', {}), **measured}
+    write_package(folder, data)
+
+
 def _to_onnx(model: nn.Module, path: Path, width: int, height: int, outputs: list[str]) -> None:
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     # Not the newer exporter: it cannot follow torchvision's suppression, whose size depends on

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from muon_ad.export import export_detector
+from muon_ad.export import record_quality
 from muon_ad.export import size
 from muon_ad.metrics.detection import average_precisions
 from muon_ad.metrics.detection import Truth
@@ -123,8 +124,10 @@ def run(args: argparse.Namespace) -> int:
     package = export_detector(net, classes, args.out / 'package', sizes, about)
     if unseen:
         found = agreement(Detector(package, score_threshold=0.05), teacher.detector, unseen)
-        print(f'average precision on {len(unseen)} unseen pictures, taking what the teacher finds '
-              f'for the truth: {found}')
+        record_quality(package.folder, {
+            f'average precision against the teacher, {len(unseen)} unseen pictures': found,
+        })
+        print(f'on {len(unseen)} unseen pictures, against the teacher: {found}')
     print(f'model package: {package.folder}')
     return 0
 
@@ -178,6 +181,15 @@ def train(
     run = Run(recipe, teacher.channels)
     if resume:
         run.load(out / CHECKPOINT)
+    if run.step < recipe.steps:
+        _take_steps(run, source, teacher, out, checkpoint_every)
+    return run.average.module.eval()
+
+
+def _take_steps(
+    run: 'Run', source: Library, teacher: Teacher, out: Path, checkpoint_every: int
+) -> None:
+    recipe = run.recipe
     pool = Pool(source, teacher, (recipe.width, recipe.height), recipe.pool, recipe.seed)
     newest = recipe.pool + run.step * recipe.fresh
     for index in tqdm(range(newest - recipe.pool, newest), desc='composing scenes'):
@@ -195,7 +207,7 @@ def train(
             _append(out / LOG, [run.step, *(f'{value:.5g}' for value in losses.values())])
         if run.step % checkpoint_every == 0 or run.step == recipe.steps:
             run.save(out / CHECKPOINT)
-    return run.average.module.eval()
+    progress.close()
 
 
 class Run:

@@ -107,6 +107,8 @@ class Teacher:
                                 'same number at each stride')
             self.channels = channels[0]
         self._prepare = Preparation(package.input, variant)
+        shape = (variant.height, variant.width, 3)
+        self._canvas = np.full(shape, package.input.pad_value, np.uint8)
         self._cells, self._sizes = grid(variant.width, variant.height, STRIDES)
         # Scenes lie in the upper left of the teacher's input: these are the cells both share.
         limit = np.float32([width, height])
@@ -114,7 +116,9 @@ class Teacher:
 
     def label(self, scene: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return boxes, objectness, labels and features, as in Scenes without the first index."""
-        feed, _ = self._prepare(scene)
+        # Not scaled to fill the teacher's input, or its cells would not be the student's.
+        self._canvas[: scene.shape[0], : scene.shape[1]] = scene
+        feed, _ = self._prepare(self._canvas)
         raw, *levels = self._engine.run({next(iter(self._engine.inputs)): feed})
         raw = raw[0, self._shared]
         features = [level[0].reshape(self.channels, -1).T for level in levels]
