@@ -42,6 +42,15 @@ def test_same_memory_with_new_content(engine):
     assert (engine.run(feed)[0] == 0).all()
 
 
+def test_padded_rows_with_new_content(engine):
+    padded = np.zeros((1, 48, 70, 3), np.uint8)
+    feed = {**feeds(), 'image': padded[:, :, :64]}
+    assert (engine.run(feed)[0] == 255).all()
+    for grey in (40, 80, 120):
+        padded[:] = grey
+        assert (engine.run(feed)[0] == 255 - grey).all()
+
+
 @pytest.mark.parametrize(
     'spoil, message',
     [

@@ -1,5 +1,6 @@
 """The style transfer node in this process, on a network that negates pictures."""
 
+import shutil
 import threading
 
 import cv2
@@ -165,6 +166,18 @@ def test_bad_parameter_fails_configure_with_a_reason(
     statuses = bench.listen(TaskStatus, '/style_transfer/status', qos.LATCHED)
     assert node.trigger_configure() == FAILURE
     bench.wait(lambda: any(complaint in s.message for s in statuses), 'the reason in the status')
+
+
+def test_changed_model_file_is_refused_until_it_is_mended(bench, negative_package, tmp_path):
+    package = shutil.copytree(negative_package, tmp_path / 'package')
+    good = (package / 'transfer.onnx').read_bytes()
+    (package / 'transfer.onnx').write_bytes(good[:-1])
+    node = bench.run(style_transfer.make, model=str(package))
+    statuses = bench.listen(TaskStatus, '/style_transfer/status', qos.LATCHED)
+    assert node.trigger_configure() == FAILURE
+    bench.wait(lambda: any('sha256' in s.message for s in statuses), 'the reason in the status')
+    (package / 'transfer.onnx').write_bytes(good)
+    assert node.trigger_configure() == SUCCESS
 
 
 def test_configuring_again_and_again_leaks_no_thread(bench, negative_package):

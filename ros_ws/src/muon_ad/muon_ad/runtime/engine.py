@@ -160,10 +160,12 @@ class Engine:
             raise EngineError(
                 f'{self.path.name}: input {name} has shape {node.shape}, got {value.shape}'
             )
+        # A copy where rows are padded. The binding keeps it alive, so that its address is its own.
+        value = np.ascontiguousarray(value)
         key = (value.__array_interface__['data'][0], value.shape)
         before = self._bound.get(name)
         if key != before:
-            self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            self._binding.bind_cpu_input(name, value)
             self._bound[name] = key
         return before is None or before[1] != value.shape
 
