@@ -1,5 +1,6 @@
 """Style training on small generated images, with an untrained feature network: no weights."""
 
+import argparse
 import csv
 
 import cv2
@@ -101,15 +102,24 @@ def test_training_learns_to_copy(make_trainer):
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
 
-def test_a_checkpoint_of_other_settings_is_refused_but_more_steps_are_not(make_trainer, tmp_path):
+def test_only_steps_and_weights_may_change_in_a_resumed_run(make_trainer, tmp_path):
     path = tmp_path / training.CHECKPOINT
     make_trainer().save(path)
     other = {**vars(RECIPE), 'steps': 60}
     make_trainer(training.Recipe(**other)).load(path)
+    make_trainer(training.Recipe(**{**other, 'weights': {**training.WEIGHTS, 'style': 1.0}})).load(
+        path)
     with pytest.raises(ValueError, match='made with recipe'):
         make_trainer(training.Recipe(**{**other, 'rate': 0.5})).load(path)
     with pytest.raises(FileNotFoundError, match='without --resume'):
         make_trainer().load(tmp_path / 'none.pt')
+
+
+def test_loss_weights_are_read_from_the_command_line_and_checked():
+    assert training.loss_weight('style=2.5') == ('style', 2.5)
+    for text in ('style', 'style=', 'style=-1', 'style=inf', 'style=nan', 'charm=1'):
+        with pytest.raises(argparse.ArgumentTypeError, match='NAME=VALUE'):
+            training.loss_weight(text)
 
 
 def test_the_learning_rate_rises_holds_and_falls(make_trainer):

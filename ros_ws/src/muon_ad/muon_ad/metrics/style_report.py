@@ -87,7 +87,11 @@ def mean_figures(table: Mapping) -> dict[str, dict[str, float]]:
 
 
 def speed(package: ModelPackage, seconds: float = 2.0) -> dict[str, float]:
-    """Return frames a second, `<variant>_<n>_threads`, by the median time of a frame."""
+    """Return frames a second, keyed `<variant>_<n>_threads`.
+
+    By the time that a tenth of the frames beat: on a machine with other work the median tells of
+    that work.
+    """
     found = {}
     for variant in package.variants.values():
         for threads in (1, 2):
@@ -99,7 +103,7 @@ def speed(package: ModelPackage, seconds: float = 2.0) -> dict[str, float]:
                 begin = time.perf_counter()
                 model.stylise(frame)
                 times.append(time.perf_counter() - begin)
-            found[f'{variant.name}_{threads}_threads'] = round(1 / float(np.median(times)), 1)
+            found[f'{variant.name}_{threads}_threads'] = round(1 / float(np.percentile(times, 10)), 1)
     return found
 
 

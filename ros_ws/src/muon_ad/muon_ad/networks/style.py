@@ -14,8 +14,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 STRIDE = 4
-# Mirrored before and cut off after the network, so that zero padding inside leaves no frame.
-BORDER = 8
+# Every convolution of the student sees the picture mirrored at its border: with zeros there, the
+# training learns to paint a frame.
+PADDING = 'reflect'
 STYLE_SIZE = 256
 
 
@@ -51,6 +52,11 @@ class StyleConfig:
         return cls(**{**data, 'encoder': tuple(data['encoder'])})
 
 
+def same(inputs: int, outputs: int) -> nn.Conv2d:
+    """Return a 3x3 convolution that keeps the size."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode=PADDING)
+
+
 def _interpolation(mode: str) -> torch.Tensor:
     """Return [phase 2, tap 3, neighbour 3]: how a 3-wide filter on a doubled line reads the line.
 
@@ -73,14 +79,14 @@ class UpConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, mode: str) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv = nn.Conv2d(inputs, outputs, 3)
         line = _interpolation(mode).float()
         self.register_buffer('fold', torch.einsum('ptj,qul->pqtujl', line, line), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, inputs, H, W] -> [N, outputs, 2H, 2W]."""
         weight, bias = self._folded()
-        return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2)
+        return F.pixel_shuffle(F.conv2d(F.pad(x, [1] * 4, mode=PADDING), weight, bias), 2)
 
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         weight = torch.einsum('octu,pqtujl->opqcjl', self.conv.weight, self.fold)
@@ -89,7 +95,7 @@ class UpConv(nn.Module):
     def plain(self) -> nn.Sequential:
         """Return the same map as an ordinary convolution and a pixel shuffle, for export."""
         weight, bias = self._folded()
-        conv = nn.Conv2d(self.conv.in_channels, len(bias), 3, padding=1)
+        conv = same(self.conv.in_channels, len(bias))
         conv.weight.data, conv.bias.data = weight.detach(), bias.detach()
         return nn.Sequential(conv, nn.PixelShuffle(2))
 
@@ -99,8 +105,8 @@ class Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.inner = nn.Conv2d(channels, channels, 3, padding=1)
-        self.outer = nn.Conv2d(channels, channels, 3, padding=1)
+        self.inner = same(channels, channels)
+        self.outer = same(channels, channels)
 
     def forward(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """[N, C, H, W], scale and shift [N, C, 1, 1] -> [N, C, H, W]."""
@@ -119,7 +125,7 @@ class StyleStudent(nn.Module):
         super().__init__()
         self.config = config
         width = config.channels
-        self.stem = nn.Conv2d(3 * STRIDE ** 2, width, 3, padding=1)
+        self.stem = same(3 * STRIDE ** 2, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.blocks))
         self.fine = UpConv(width, config.fine, 'bilinear')
         self.last = UpConv(config.fine, 3, 'nearest')
@@ -129,13 +135,12 @@ class StyleStudent(nn.Module):
         scales, shifts = style[:, :, None, None].chunk(2, dim=1)
         scales = scales.split(self.config.modulated, dim=1)
         shifts = shifts.split(self.config.modulated, dim=1)
-        x = F.pad(image, [BORDER] * 4, mode='reflect')
-        x = self.stem(F.pixel_unshuffle(x, STRIDE))
+        x = self.stem(F.pixel_unshuffle(image, STRIDE))
         x = F.relu(normalise(x) * scales[0] + shifts[0])
         for block, scale, shift in zip(self.blocks, scales[1:-1], shifts[1:-1], strict=True):
             x = block(x, scale, shift)
         x = F.relu(self.fine(x) * scales[-1] + shifts[-1])
-        return torch.sigmoid(self.last(x))[:, :, BORDER:-BORDER, BORDER:-BORDER]
+        return torch.sigmoid(self.last(x))
 
 
 class StyleEncoder(nn.Module):

@@ -94,8 +94,9 @@ def _relative(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 def content_loss(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> torch.Tensor:
-    """Compare what is where: the deepest features, each channel normalised over the plane."""
-    return F.mse_loss(F.instance_norm(found[-1].float()), F.instance_norm(wanted[-1].float()))
+    """Compare what is where: the two deepest layers, each channel normalised over the plane."""
+    return sum(F.mse_loss(F.instance_norm(a.float()), F.instance_norm(b.float()))
+               for a, b in zip(found[-2:], wanted[-2:], strict=True)) / 2
 
 
 def structure_loss(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -220,14 +220,15 @@ class Trainer:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        """Continue from a checkpoint; only the number of steps may differ from its run's.
+        """Continue from a checkpoint; only steps and loss weights may differ from its run's.
 
         Raises FileNotFoundError, or ValueError where it belongs to another run.
         """
         if not path.is_file():
             raise FileNotFoundError(f'{path}: no checkpoint to resume; start without --resume')
         state = torch.load(path, map_location='cpu', weights_only=True)
-        recipe = {**asdict(self.recipe), 'steps': state['recipe']['steps']}
+        may_differ = {name: state['recipe'][name] for name in ('steps', 'weights')}
+        recipe = {**asdict(self.recipe), **may_differ}
         for name, have in (('config', self.config.to_dict()), ('recipe', recipe)):
             if state[name] != have:
                 raise ValueError(f'{path}: made with {name} {state[name]}, not {have}; give the '
@@ -310,15 +311,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--crop', type=int, default=recipe.crop, help='pixels, a multiple of 8')
     parser.add_argument('--rate', type=float, default=recipe.rate, help='peak learning rate')
     parser.add_argument('--seed', type=int, default=recipe.seed)
+    parser.add_argument('--weights', type=loss_weight, nargs='+', default=[], metavar='NAME=VALUE',
+                        help=f'weights of losses, instead of {WEIGHTS}')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads (default 1)')
     parser.add_argument('--fp32', action='store_true', help='no bfloat16 (CPUs without AMX)')
+
+
+def loss_weight(text: str) -> tuple[str, float]:
+    """Parse NAME=VALUE; raises argparse.ArgumentTypeError for anything else."""
+    name, _, value = text.partition('=')
+    try:
+        weight = float(value)
+    except ValueError:
+        weight = -1.0
+    if name not in WEIGHTS or not 0 <= weight < math.inf:
+        raise argparse.ArgumentTypeError(
+            f'{text!r}; expected NAME=VALUE with NAME from {sorted(WEIGHTS)} and VALUE >= 0'
+        )
+    return name, weight
 
 
 def run(args: argparse.Namespace) -> int:
     """Train as asked; returns the exit code."""
     torch.set_num_threads(args.threads)
     recipe = Recipe(steps=args.steps, batch=args.batch, crop=args.crop, rate=args.rate,
-                    seed=args.seed, half=not args.fp32)
+                    seed=args.seed, half=not args.fp32, weights={**WEIGHTS, **dict(args.weights)})
     args.out.mkdir(parents=True, exist_ok=True)
     features = perceptual.load_features(args.features)
     corpus = load_corpus(args.content, args.paintings, args.styles)
