@@ -380,9 +380,15 @@ def test_a_checkpoint_of_another_recipe_is_an_error(folder, package, tmp_path):
         run([*arguments, '--resume', '--rate', '0.5'])
 
 
+def test_rendered_scenes_are_pictures_that_vary():
+    frames = training.rendered(3, seed=0)
+    assert all(frame.shape == (400, 533, 3) and frame.dtype == np.uint8 for frame in frames)
+    assert len({frame.tobytes() for frame in frames}) == 3
+
+
 def test_no_pictures_is_an_error(package, tmp_path):
     arguments = options(tmp_path, package, tmp_path / 'out')[2:]
-    with pytest.raises(DataError, match='--images or --sequences'):
+    with pytest.raises(DataError, match='--images, --sequences or --scenes'):
         run(arguments)
     with pytest.raises(DataError, match='nowhere: no such'):
         run(['--images', 'nowhere', *arguments])

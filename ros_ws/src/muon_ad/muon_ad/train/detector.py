@@ -32,6 +32,8 @@ from muon_ad.networks.detector import DetectorNet
 from muon_ad.networks.detector import NECK
 from muon_ad.networks.detector import STRIDES
 from muon_ad.runtime.detection import Detector
+from muon_ad.scene import Scene
+from muon_ad.scene import View
 from muon_ad.train.detection_data import disturb
 from muon_ad.train.detection_data import Library
 from muon_ad.train.detection_data import library
@@ -81,6 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--sequences', type=Path, nargs='*', default=[], metavar='PATH',
                         help='the same in order of time; the last --holdout of each is left out')
     parser.add_argument('--holdout', type=float, default=1 / 3)
+    parser.add_argument('--scenes', type=int, default=0, metavar='N',
+                        help='learn from so many frames of the built-in rendered scene as well')
     parser.add_argument('--frames', type=int, default=93, help='frames to take of a video')
     parser.add_argument('--teacher', type=Path, required=True, metavar='PATH',
                         help='detector in YOLOX format: a model package, or an ONNX file as its '
@@ -135,14 +139,24 @@ def run(args: argparse.Namespace) -> int:
 def _pictures(args: argparse.Namespace) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return the pictures to learn from, and those held out."""
     pictures, unseen = load_images(args.images, SIDE, args.frames), []
+    pictures += rendered(args.scenes, args.seed)
     for path in args.sequences:
         ordered = load_images([path], SIDE, args.frames)
         kept = round(len(ordered) * (1 - args.holdout))
         pictures += ordered[:kept]
         unseen += ordered[kept:]
     if not pictures:
-        raise DataError('no pictures to learn from: give --images or --sequences')
+        raise DataError('no pictures to learn from: give --images, --sequences or --scenes')
     return pictures, unseen
+
+
+def rendered(count: int, seed: int) -> list[np.ndarray]:
+    """Return frames of the built-in scene at random times, through random lenses."""
+    rng = np.random.default_rng(seed)
+    return [
+        Scene(View.from_fov(SIDE * 4 // 3, SIDE, rng.uniform(45, 75))).rgb(rng.uniform(0, 600))
+        for _ in tqdm(range(count), desc='rendering', disable=not count)
+    ]
 
 
 def agreement(
