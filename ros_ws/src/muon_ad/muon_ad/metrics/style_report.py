@@ -103,7 +103,8 @@ def speed(package: ModelPackage, seconds: float = 2.0) -> dict[str, float]:
                 begin = time.perf_counter()
                 model.stylise(frame)
                 times.append(time.perf_counter() - begin)
-            found[f'{variant.name}_{threads}_threads'] = round(1 / float(np.percentile(times, 10)), 1)
+            rate = 1 / float(np.percentile(times, 10))
+            found[f'{variant.name}_{threads}_threads'] = round(rate, 1)
     return found
 
 
