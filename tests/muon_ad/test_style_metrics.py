@@ -1,5 +1,7 @@
 """The judge of style networks: orders what is obviously ordered, and is loaded with care."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,12 @@ from skimage.data import astronaut
 from muon_ad.metrics.style import flicker
 from muon_ad.metrics.style import Judge
 from muon_ad.metrics.style import JudgeError
+from muon_ad.metrics.style_report import compare
+from muon_ad.metrics.style_report import mean_figures
+from muon_ad.metrics.style_report import Peer
+from muon_ad.metrics.style_report import write_quality
+from muon_ad.networks.microast import MicroAST
+from muon_ad.runtime.package import load_package
 from muon_ad.styles.draw import draw
 
 PHOTO = cv2.resize(astronaut(), (160, 160), interpolation=cv2.INTER_AREA)
@@ -45,6 +53,37 @@ def test_flicker_is_nothing_for_what_moves_along_and_much_for_a_fixed_grid():
         return (image // 2 + grid).astype(np.uint8)
 
     assert flicker(hatched, PHOTO) == pytest.approx(20, abs=1)
+
+
+def test_microast_recolours_the_picture_and_keeps_the_scene(data, judge):
+    peer = Peer(MicroAST.load(data / 'weights'), draw('swirls'))
+    result = peer(PHOTO)
+    assert result.shape == PHOTO.shape
+    assert judge.style_distance(result, draw('swirls')) < 0.9 * judge.style_distance(
+        PHOTO, draw('swirls'))
+    assert judge.content_distance(result, PHOTO) < 0.95 * judge.content_distance(
+        draw('swirls', 160), PHOTO)
+
+
+def test_microast_names_the_weights_that_are_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match='microast_content_encoder.pth.*EndyWon'):
+        MicroAST.load(tmp_path)
+
+
+def test_a_report_judges_every_style_and_is_written_into_the_package(
+        judge, negative_package, tmp_path):
+    folder = tmp_path / 'copy'
+    shutil.copytree(negative_package, folder)
+    package = load_package(folder)
+    photos = [cv2.resize(PHOTO, (65, 48), interpolation=cv2.INTER_AREA)]
+    table = compare(package, judge, photos, None)
+    assert table.keys() == {'dark', 'light'}
+    assert table['dark']['photograph']['content_distance'] == 0
+    assert table['dark']['student']['content_distance'] > 0
+    write_quality(package, mean_figures(table))
+    means = load_package(folder).quality
+    assert means['student']['style_distance'] == pytest.approx(np.mean(
+        [row['student']['style_distance'] for row in table.values()]), abs=1e-3)
 
 
 def test_missing_and_other_weights_are_named(tmp_path):

@@ -134,7 +134,8 @@ def run(args: argparse.Namespace) -> int:
     package = load_package(args.package)
     judge = Judge.load(args.judge)
     peer = MicroAST.load(args.microast) if args.microast else None
-    table = compare(package, judge, frames(args.photos, 320, 240), peer)
+    size = package.variant()
+    table = compare(package, judge, frames(args.photos, size.width, size.height), peer)
     quality = {**mean_figures(table), 'fps': speed(package)}
     print(f'{"style":14} {"by":11} {"style":>7} {"content":>8} {"flicker":>8}')
     for name, row in [*table.items(), ('mean', mean_figures(table))]:
