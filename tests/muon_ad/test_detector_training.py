@@ -24,6 +24,7 @@ from muon_ad.export import write_package
 from muon_ad.networks.detector import boxes
 from muon_ad.networks.detector import cells
 from muon_ad.networks.detector import DetectorNet
+from muon_ad.networks.detector import narrowed
 from muon_ad.networks.detector import STRIDES
 from muon_ad.runtime.boxes import iou
 from muon_ad.runtime.detection import Detector
@@ -322,11 +323,21 @@ def test_output_has_a_row_for_each_cell():
     assert raw.shape == (2, len(cells(96, 64)[0]), 9)
 
 
+def test_a_narrowed_network_says_the_same_of_the_classes_kept():
+    torch.manual_seed(0)
+    net = DetectorNet(4).eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            narrowed(net, [3, 1])(image), net(image)[..., [0, 1, 2, 3, 4, 8, 6]]
+        )
+
+
 def test_a_short_training_learns_what_the_teacher_sees(folder, package, tmp_path, capsys):
     out = tmp_path / 'out'
     arguments = options(folder, package, out, '--steps', '240', '--rate', '0.003',
                         '--average', '0.98', '--holdout', '0.34', '--sizes', '96x64',
-                        '--name', 'squares')
+                        '--keep', 'red', '--name', 'squares')
     assert run(arguments) == 0
     assert 'on 4 unseen pictures' in capsys.readouterr().out
     rows = list(csv.DictReader((out / 'log.csv').open()))
@@ -335,6 +346,7 @@ def test_a_short_training_learns_what_the_teacher_sees(folder, package, tmp_path
     trained = load_package(out / 'package')
     assert trained.name == 'squares'
     assert list(trained.variants) == ['dense_64x64', 'dense_96x64']
+    assert trained.classes == ('red',)
     for variant in trained.variants:
         frame = np.full((64, 64, 3), 90, np.uint8)
         frame[16:48, 16:48] = (220, 20, 20)

@@ -104,6 +104,17 @@ class DetectorNet(nn.Module):
         return torch.cat(levels, 2).transpose(1, 2)
 
 
+def narrowed(net: DetectorNet, kept: list[int]) -> DetectorNet:
+    """Return a detector of the `kept` classes alone, in that order, in evaluation mode."""
+    result = DetectorNet(len(kept))
+    state = {
+        name: value[kept] if name.startswith('label.') else value
+        for name, value in net.state_dict().items()
+    }
+    result.load_state_dict(state)
+    return result.eval()
+
+
 class Exported(nn.Module):
     """The detector as it is exported: a camera's pixels in, probabilities out."""
 

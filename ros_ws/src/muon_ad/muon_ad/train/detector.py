@@ -29,6 +29,7 @@ from muon_ad.metrics.detection import average_precisions
 from muon_ad.metrics.detection import Truth
 from muon_ad.networks.detector import cells
 from muon_ad.networks.detector import DetectorNet
+from muon_ad.networks.detector import narrowed
 from muon_ad.networks.detector import NECK
 from muon_ad.networks.detector import STRIDES
 from muon_ad.runtime.detection import Detector
@@ -99,6 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f'--{name}', type=type(default), default=default)
     parser.add_argument('--sizes', type=size, nargs='*', default=[], metavar='WIDTHxHEIGHT',
                         help='export variants of these sizes beside that of training')
+    parser.add_argument('--keep', metavar='CLASSES',
+                        help='export these classes alone: those that turned out well enough')
     parser.add_argument('--name', default='detector', help='name of the model package')
     parser.add_argument('--licence', default='', help='licence of the model package')
     parser.add_argument('--threads', type=int, default=1)
@@ -107,7 +110,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and export as the options say; returns the exit status."""
     torch.set_num_threads(args.threads)
-    classes = tuple(name.strip() for name in args.classes.split(','))
+    classes = _names(args.classes)
+    kept = _names(args.keep) if args.keep else classes
+    if not set(kept) <= set(classes):
+        raise ValueError(f'--keep is {kept}; expected some of {classes}')
     recipe = Recipe(classes, **{name: getattr(args, name) for name in OPTIONS})
     teacher = Teacher(
         teacher_package(args.teacher), classes, recipe.width, recipe.height, recipe.mimic > 0
@@ -119,13 +125,14 @@ def run(args: argparse.Namespace) -> int:
     about = {
         'name': args.name,
         'licence': args.licence,
-        'summary': f'anchor-free detector of {len(classes)} classes, distilled from '
+        'summary': f'anchor-free detector of {len(kept)} classes, distilled from '
                    f'{teacher.detector.variant.file.stem}',
-        'training': {**asdict(recipe), 'classes': len(classes), 'pictures': len(pictures),
+        'training': {**asdict(recipe), 'classes': list(classes), 'pictures': len(pictures),
                      'crops': dict(source.counts)},
     }
     sizes = [(recipe.width, recipe.height), *args.sizes]
-    package = export_detector(net, classes, args.out / 'package', sizes, about)
+    net = narrowed(net, [classes.index(name) for name in kept])
+    package = export_detector(net, kept, args.out / 'package', sizes, about)
     if unseen:
         found = agreement(Detector(package, score_threshold=0.05), teacher.detector, unseen)
         record_quality(package.folder, {
@@ -134,6 +141,10 @@ def run(args: argparse.Namespace) -> int:
         print(f'on {len(unseen)} unseen pictures, against the teacher: {found}')
     print(f'model package: {package.folder}')
     return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(','))
 
 
 def _pictures(args: argparse.Namespace) -> tuple[list[np.ndarray], list[np.ndarray]]:
