@@ -89,6 +89,7 @@ def _export(
         # The exporter without onnxscript is deprecated, yet the one that writes the plainer graph.
         warnings.simplefilter('ignore', DeprecationWarning)
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
+        warnings.filterwarnings('ignore', module=r'torch\.onnx')
         torch.onnx.export(module.eval(), arguments, str(path), input_names=list(inputs),
                           output_names=[output], dynamic_axes=dynamic, opset_version=OPSET,
                           dynamo=False)
