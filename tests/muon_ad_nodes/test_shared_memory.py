@@ -163,3 +163,13 @@ def test_mapping_protects_without_a_lock(folder):
 
 def test_nothing_to_do(folder):
     assert shared_memory.remove_stale() == []
+
+
+def test_what_was_just_made_is_left_alone_where_an_age_is_given():
+    path = shared_memory.FOLDER / f'fastdds_{os.getpid():016x}'
+    path.touch()
+    try:
+        assert path not in shared_memory.remove_stale(older_than_s=60.0)
+        assert path in shared_memory.remove_stale()
+    finally:
+        path.unlink(missing_ok=True)

@@ -32,6 +32,8 @@ STOPPED = (0, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal
 STOP_REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _PR_SET_PDEATHSIG = 1
+# Shared memory younger than this may belong to a process beside ours that is just starting.
+STARTING_S = 10.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -74,7 +76,7 @@ def run(launch: Launch) -> int:
     """
     bringup = Bringup()
     with bringup.selector, _signals(bringup):
-        _remove_stale()
+        _remove_stale(STARTING_S)
         with tempfile.TemporaryDirectory(prefix='muon_ad_bringup_') as folder:
             for number, node in enumerate(launch.nodes, start=1):
                 command = _command(node, number, Path(folder))
@@ -183,7 +185,7 @@ def _step(bringup: Bringup) -> None:
     for child in bringup.children:
         if child.due is not None and now >= child.due:
             # Or a node that dies again and again would fill /dev/shm.
-            _remove_stale()
+            _remove_stale(STARTING_S)
             _start(bringup, child)
 
 
@@ -269,7 +271,7 @@ def _print(line: str) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def _remove_stale() -> None:
-    removed = remove_stale()
+def _remove_stale(older_than_s: float = 0.0) -> None:
+    removed = remove_stale(older_than_s)
     if removed:
         _log('INFO', 'bringup', f'removed {len(removed)} shared-memory files of dead processes')

@@ -34,6 +34,8 @@ CHECK_PERIOD_S = 0.1
 DIAGNOSTICS_PERIOD_S = 1.0
 # A node publishes its status every second; three missed ones are a sign.
 STALE_S = 3.5
+# Shared memory younger than this may belong to a node that is just starting.
+STARTING_S = 30.0
 
 _TRANSITIONS = {
     Action.CONFIGURE: Transition.TRANSITION_CONFIGURE,
@@ -188,7 +190,7 @@ class Supervisor(SuiteNode):
                 self._clean_shared_memory()
 
     def _clean_shared_memory(self) -> None:
-        removed = shared_memory.remove_stale()
+        removed = shared_memory.remove_stale(older_than_s=STARTING_S)
         if removed:
             self.get_logger().info(
                 f'removed {len(removed)} shared-memory files of processes that are gone'

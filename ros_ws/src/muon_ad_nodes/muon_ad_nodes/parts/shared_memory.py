@@ -28,16 +28,18 @@ _FILE = re.compile(
 )
 
 
-def remove_stale() -> list[Path]:
+def remove_stale(older_than_s: float = 0.0) -> list[Path]:
     """Remove Fast DDS's shared memory that no living process uses; return the files removed.
 
     Looks at this user's files only, twice, 0.2 s apart, and removes what was unused both times.
+    While other processes start, give an age that their files cannot have reached: between making
+    a file and locking it they can be held up for long on a busy machine.
     """
-    unused = _unused()
+    unused = _unused(older_than_s)
     if not unused:
         return []
     time.sleep(SETTLE_S)
-    unused &= _unused()
+    unused &= _unused(older_than_s)
     removed = []
     for path, _ in sorted(unused):
         try:
@@ -48,8 +50,9 @@ def remove_stale() -> list[Path]:
     return removed
 
 
-def _unused() -> set[tuple[Path, int]]:
+def _unused(older_than_s: float = 0.0) -> set[tuple[Path, int]]:
     """Return path and inode of the files of groups (segment or port) that nobody uses."""
+    newest = time.time() - older_than_s
     groups: dict[str, list[tuple[Path, os.stat_result]]] = defaultdict(list)
     for path in FOLDER.iterdir():
         match = _FILE.fullmatch(path.name)
@@ -65,8 +68,9 @@ def _unused() -> set[tuple[Path, int]]:
     return {
         (path, status.st_ino)
         for files in groups.values()
-        # Mapped first: to try a lock is to hold it for a moment, and a new port may want it.
-        if not any(status.st_ino in mapped for _, status in files)
+        # Locks last: to try one is to hold it for a moment, and a new port may want it.
+        if all(status.st_ctime <= newest for _, status in files)
+        and not any(status.st_ino in mapped for _, status in files)
         and not any(_is_locked(path) for path, _ in files)
         for path, status in files
     }
