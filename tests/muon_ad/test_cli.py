@@ -35,3 +35,12 @@ def test_models_list(negative_package, tmp_path, capsys):
     (folder / 'transfer.onnx').write_bytes(b'')
     assert main(['models', 'list', str(tmp_path)]) == 1
     assert 'sha256' in capsys.readouterr().out
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    arguments = ['models', 'export', 'no_such_model', str(tmp_path / 'out'), '--random-weights']
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith('muon-ad models export: ')
+    assert 'no_such_model' in said
+    assert said.count('\n') == 1

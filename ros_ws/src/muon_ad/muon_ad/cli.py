@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     'train style': ('muon_ad.train.style', 'train the streaming style network'),
     'train detector': ('muon_ad.train.detector', 'train the object detector'),
+    'evaluate style': ('muon_ad.metrics.style_report', 'judge a style package on photographs'),
     'export style': ('muon_ad.train.style_export', 'turn a checkpoint into a style package'),
     'styles draw': ('muon_ad.styles.draw', 'draw the built-in style images anew'),
     'models list': ('muon_ad.models', 'show the model packages in a folder, and check them'),
@@ -16,7 +17,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit status (2 for a command that does not exist)."""
+    """Run one command; return its exit status: 1 for bad input, 2 for an unknown command."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command = ' '.join(arguments[:2])
     if command not in COMMANDS:
@@ -25,7 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(prog=f'muon-ad {command}', description=summary)
     module.add_arguments(parser)
-    return module.run(parser.parse_args(arguments[2:]))
+    try:
+        return module.run(parser.parse_args(arguments[2:]))
+    except (ValueError, OSError) as error:
+        # The library's own errors are of these kinds and say what was expected.
+        print(f'muon-ad {command}: {error}', file=sys.stderr)
+        return 1
 
 
 def _overview(arguments: list[str]) -> int:

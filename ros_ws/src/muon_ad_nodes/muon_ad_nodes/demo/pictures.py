@@ -8,7 +8,7 @@ import numpy as np
 from muon_ad_msgs.msg import DetectionArray
 from muon_ad_nodes.demo.recorder import Snapshot
 
-PANEL = (480, 360)
+PANEL = (400, 300)
 CAPTION_HEIGHT = 26
 VIDEO_FPS = 10
 SHEET_ROWS = 6
