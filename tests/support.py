@@ -1,5 +1,6 @@
 """Plain functions that tests of several folders use."""
 
+import gc
 import hashlib
 import time
 from collections.abc import Callable
@@ -20,3 +21,9 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 def file_entry(path: Path) -> dict[str, str]:
     """The mapping that names a file in model.yaml."""
     return {'file': path.name, 'sha256': hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def release_participants() -> None:
+    """Collect the contexts of tests that are over: until then they map shared memory."""
+    gc.unfreeze()
+    gc.collect()

@@ -9,6 +9,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from support import release_participants
 
 
 class Bench:
@@ -60,6 +61,8 @@ class Bench:
             node.destroy_node()
         self.executor.shutdown()
         rclpy.shutdown()
+        self._nodes.clear()
+        release_participants()
 
     def _adopt(self, node: Node) -> None:
         self._nodes.append(node)

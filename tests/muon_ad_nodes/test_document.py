@@ -30,7 +30,7 @@ def test_every_parameter_is_described_and_its_default_accepted(name):
 
 def test_readme_names_only_what_exists():
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
-    targets = set(re.findall(r'make ([a-z]+)', readme))
+    targets = set(re.findall(r'\bmake ([a-z]+)', readme))
     makefile = (ROOT / 'Makefile').read_text()
     assert targets <= set(re.findall(r'^([a-z]+):', makefile, re.MULTILINE))
     for path in re.findall(r'\]\((?!http)([^)#]+)', readme):

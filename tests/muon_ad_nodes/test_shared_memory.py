@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import release_participants
 
 from muon_ad_nodes.parts import shared_memory
 
@@ -64,6 +65,8 @@ class Chatter:
 @pytest.fixture
 def chatter():
     """Return a function that starts such a process."""
+    # What earlier tests left in this process would map the segments of these.
+    release_participants()
     started = []
 
     def start() -> Chatter:

@@ -263,7 +263,7 @@ def test_the_profile_gives_a_process_a_segment_of_32_mib():
     profile = str(ROOT / 'launch' / 'fastdds.xml')
     environment = {**os.environ, 'FASTDDS_DEFAULT_PROFILES_FILE': profile}
     # Kilted adds transports of its own for it.
-    environment.pop('ROS_AUTOMATIC_DISCOVERY_RANGE')
+    environment.pop('ROS_AUTOMATIC_DISCOVERY_RANGE', None)
     words = [sys.executable, str(chatter)]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
