@@ -1,5 +1,6 @@
 """The life of a node's process, from rclpy.init to a clean end on SIGINT or SIGTERM."""
 
+import gc
 import os
 import signal
 import threading
@@ -44,7 +45,13 @@ def run(make: Callable[[], SuiteNode]) -> int:
         executor.shutdown()
         node.destroy_node()
         rclpy.shutdown()
-    return int(node.failed.is_set())
+    failed = node.failed.is_set()
+    # The DDS participant goes, and its shared memory with it, when the last object of rclpy is
+    # collected; what `realtime.settle` froze would not be, even at exit.
+    del node, executor, ended
+    gc.unfreeze()
+    gc.collect()
+    return int(failed)
 
 
 def _wait_for_end(failed: threading.Event, ended: Future) -> None:
