@@ -81,6 +81,7 @@ BAD = {
     'layout': (lambda d: d.update(input={'layout': 'chwn'}), "input.layout is 'chwn'"),
     'unknown input': (lambda d: d.update(input={'size': 3}), 'size'),
     'mean': (lambda d: d.update(input={'mean': [1, 2]}), 'three numbers'),
+    'fit': (lambda d: d.update(input={'resize': 'letterbox'}), 'suits task style'),
     'no style': (lambda d: d.pop('style'), 'style is'),
     'default style': (lambda d: d['style'].update(default='x'), "style.default is 'x'"),
     'detection': (lambda d: d.update(task='detection'), 'decoder.name and a list of classes'),

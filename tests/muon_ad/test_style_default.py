@@ -10,6 +10,7 @@ from skimage.data import astronaut
 
 from muon_ad.metrics.style import flicker
 from muon_ad.runtime.package import load_package
+from muon_ad.runtime.style import fitting
 from muon_ad.runtime.style import read_style
 from muon_ad.runtime.style import StyleModel
 from muon_ad.styles.draw import draw
@@ -87,5 +88,6 @@ def test_both_sizes_run(package):
     for variant in package.variants:
         model = StyleModel(package, variant)
         result = model.stylise(PHOTO)
-        assert result.shape == (model.variant.height, model.variant.width, 3)
+        size = fitting(PHOTO.shape[1::-1], (model.variant.width, model.variant.height))
+        assert result.shape == (size[1], size[0], 3)
         assert result.std() > 20

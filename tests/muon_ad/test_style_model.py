@@ -1,5 +1,6 @@
 """StyleModel: frames of every size, styles that are right and wrong, changes while running."""
 
+import shutil
 import threading
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from muon_ad.runtime.package import load_package
+from muon_ad.runtime.style import fitting
 from muon_ad.runtime.style import read_style
 from muon_ad.runtime.style import StyleError
 from muon_ad.runtime.style import StyleModel
@@ -160,3 +162,25 @@ def test_the_style_changes_under_a_running_stream(model):
         stop.set()
         thread.join()
     assert seen == {155, 195}
+
+
+@pytest.mark.parametrize(
+    'frame, size',
+    [
+        ((640, 480), (320, 240)), ((768, 432), (320, 176)), ((1280, 720), (320, 176)),
+        ((480, 640), (176, 240)), ((320, 240), (320, 240)), ((5000, 10), (320, 8)),
+    ],
+)
+def test_fit_keeps_the_aspect(frame, size):
+    assert fitting(frame, (320, 240)) == size
+
+
+def test_package_that_fits_gives_the_frames_aspect(negative_package, tmp_path):
+    folder = shutil.copytree(negative_package, tmp_path / 'fit')
+    text = (folder / 'model.yaml').read_text()
+    (folder / 'model.yaml').write_text(text + 'input: {resize: fit}\n')
+    model = StyleModel(load_package(folder))
+    for shape, expected in (((100, 200), (32, 64)), ((48, 64), (48, 64)), ((90, 30), (48, 16))):
+        rgb = np.full((*shape, 3), 55, np.uint8)
+        assert model.stylise(rgb).shape[:2] == expected
+        assert (model.stylise(rgb) == 200).all()

@@ -195,7 +195,7 @@ def test_an_exported_package_loads_and_runs(make_trainer, tmp_path):
     assert variants[1].gflops > 3.5 * variants[0].gflops > 0
     model = StyleModel(package)
     assert model.style == 'second'
-    assert model.stylise(picture(5, 300)).shape == (240, 320, 3)
+    assert model.stylise(picture(5, 300)).shape == (240, 240, 3)
     with pytest.raises(ValueError, match="default style is 'third'"):
         style_export.write_package(trainer.student, trainer.encoder, {}, styles,
                                    tmp_path / 'package', default='third')

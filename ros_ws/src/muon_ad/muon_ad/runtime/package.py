@@ -26,8 +26,8 @@ class InputSpec:
 
     `color` is the channel order; `layout` nhwc or nchw; `dtype` uint8 (the network normalises by
     itself) or float32 (then `(pixel - mean) / std` in units of 0..255, per channel in `color`
-    order). `resize` is stretch or letterbox (aspect kept, filled at the right and bottom with
-    `pad_value`).
+    order). `resize` is stretch, letterbox (aspect kept, filled at the right and bottom with
+    `pad_value`) or fit (aspect kept, the input is as small as that needs; style packages only).
     """
 
     color: str = 'rgb'
@@ -42,7 +42,7 @@ class InputSpec:
         'color': ('rgb', 'bgr'),
         'layout': ('nhwc', 'nchw'),
         'dtype': ('uint8', 'float32'),
-        'resize': ('stretch', 'letterbox'),
+        'resize': ('stretch', 'letterbox', 'fit'),
     }
 
 
@@ -146,6 +146,9 @@ class _Reader:
         default_style = self._take(style, 'default', str, next(iter(styles), ''))
         if style and default_style not in styles:
             raise self._error('style.default', default_style, f'one of {sorted(styles)}')
+        prepared = self._input(self._take(data, 'input', dict, {}))
+        if prepared.resize == ('letterbox' if task == 'style' else 'fit'):
+            raise self._error('input.resize', prepared.resize, f'one that suits task {task}')
         decoder = self._take(data, 'decoder', dict, {})
         classes = tuple(str(name) for name in self._take(data, 'classes', list, []))
         if task == 'detection' and not (decoder.get('name') and classes):
@@ -156,7 +159,7 @@ class _Reader:
             folder=self.path.parent,
             summary=self._take(data, 'summary', str, ''),
             licence=self._take(data, 'licence', str, ''),
-            input=self._input(self._take(data, 'input', dict, {})),
+            input=prepared,
             variants=variants,
             default_variant=default,
             decoder=decoder,

@@ -13,6 +13,7 @@ from muon_ad.runtime.engine import EngineOptions
 from muon_ad.runtime.package import ModelPackage
 
 STYLE_SIZE = 256  # side of the image that the encoder takes
+STEP = 8  # the network takes multiples of it
 SMALLEST = 16  # a style image below this holds no strokes to speak of
 
 
@@ -71,8 +72,9 @@ class StyleModel:
     def stylise(self, rgb: np.ndarray) -> np.ndarray:
         """Stylise one frame, uint8 [H, W, 3] RGB of any size.
 
-        Returns uint8 [height, width, 3] at the variant's size: the engine's own buffer, which the
-        next call overwrites. Raises StyleError for a frame that is not such an array or is empty.
+        Returns uint8 [height, width, 3] at the variant's size, or inside it with the frame's
+        aspect where the package says `resize: fit`: the engine's own buffer, which the next call
+        overwrites. Raises StyleError for a frame that is not such an array or is empty.
         """
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
             raise StyleError(
@@ -81,8 +83,12 @@ class StyleModel:
         return self.engine.run({'image': self._fitted(rgb), 'style': self._current[1]})[0][0]
 
     def _fitted(self, rgb: np.ndarray) -> np.ndarray:
-        """Return the frame as [1, h, w, 3] at the variant's size, without a copy if it is so."""
+        """Return the frame as [1, h, w, 3] at the network's size, without a copy if it is so."""
         size = (self.variant.width, self.variant.height)
+        if self.package.input.resize == 'fit':
+            size = fitting(rgb.shape[1::-1], size)
+        if self._frame.shape[2:0:-1] != size:
+            self._frame = np.empty((1, size[1], size[0], 3), np.uint8)
         if rgb.shape[1::-1] != size:
             shrinks = rgb.shape[1] > size[0] or rgb.shape[0] > size[1]
             method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -101,6 +107,15 @@ class StyleModel:
         """
         engine = Engine(self.package.style_encoder, replace(self.options, providers=('cpu',)))
         return [engine.run({'image': image[None]})[0].copy() for image in images]
+
+
+def fitting(frame: tuple[int, int], limit: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest size (width, height) in `limit` of the frame's aspect, in steps of 8."""
+    scale = min(limit[0] / frame[0], limit[1] / frame[1])
+    return tuple(
+        max(STEP, min(most, round(side * scale / STEP) * STEP))
+        for side, most in zip(frame, limit, strict=True)
+    )
 
 
 def read_style(path: Path, names: tuple[str, ...] = ()) -> np.ndarray:

@@ -127,7 +127,7 @@ def write_package(
         'name': folder.name, 'task': 'style', 'licence': 'Apache-2.0',
         'summary': f'Streaming style transfer, {count // 1000}k parameters, {len(images)} '
                    'built-in styles and any image',
-        'input': {'color': 'rgb', 'layout': 'nhwc', 'dtype': 'uint8', 'resize': 'stretch'},
+        'input': {'color': 'rgb', 'layout': 'nhwc', 'dtype': 'uint8', 'resize': 'fit'},
         'default_variant': 'dense_{}x{}'.format(*SIZES[0]),
         'variants': {
             f'dense_{width}x{height}': {
