@@ -93,9 +93,9 @@ def graph(tmp_path):
 
 
 def segments_of(pids: set[int]) -> set[str]:
-    """The shared-memory files that these processes have mapped."""
+    """The segments of participants that these processes have mapped."""
     maps = ' '.join(Path(f'/proc/{pid}/maps').read_text() for pid in pids)
-    return set(re.findall(r'/dev/shm/(fast\w+)', maps))
+    return set(re.findall(r'/dev/shm/(fast[a-z]+_[0-9a-f]{16})\b', maps))
 
 
 @pytest.fixture
@@ -211,7 +211,11 @@ def test_missing_model_is_reported_while_the_other_task_works(graph, models, tmp
         ),
         30, 'the error in /diagnostics',
     )
-    assert "'/nowhere'" in running.statuses['/csi/object_detector'].message
+    running.wait(
+        lambda: '/csi/object_detector' in running.statuses
+        and "'/nowhere'" in running.statuses['/csi/object_detector'].message,
+        30, 'the reason in the status',
+    )
 
 
 def test_real_people_are_found_in_the_video(graph, data, tmp_path):

@@ -36,7 +36,11 @@ def install(root: Path, files: list[Path], lock: Path, run: Run) -> None:
     python = root / '.venv' / 'bin' / 'python'
     requirements = [part for file in files for part in ('--requirement', str(file))]
     uv = str(root / '.venv' / 'bin' / 'uv')
-    run([uv, 'pip', 'install', '--python', str(python), *requirements, '--constraint', str(lock)])
+    # Compiled once here, rather than by every node at its start where nothing may be written.
+    run([
+        uv, 'pip', 'install', '--compile-bytecode', '--python', str(python), *requirements,
+        '--constraint', str(lock),
+    ])
 
 
 def site_packages(venv: Path, python: Python) -> Path:
