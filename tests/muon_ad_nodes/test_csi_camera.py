@@ -9,12 +9,12 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
+from muon_ad.images import to_array
 from muon_ad.test_pattern import draw_strip
 from muon_ad.test_pattern import read_number
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.nodes import csi_camera
 from muon_ad_nodes.parts import qos
-from muon_ad_nodes.parts.images import to_array
 
 OK = TransitionCallbackReturn.SUCCESS
 FAILED = TransitionCallbackReturn.FAILURE

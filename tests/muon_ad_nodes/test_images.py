@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sensor_msgs.msg import Image
 
-from muon_ad_nodes.parts.images import ImageError
-from muon_ad_nodes.parts.images import to_array
+from muon_ad.images import ImageError
+from muon_ad.images import to_array
+from muon_ad.images import to_rgb
 from muon_ad_nodes.parts.images import to_message
-from muon_ad_nodes.parts.images import to_rgb
 
 STAMP = Time(sec=3, nanosec=14)
 

@@ -17,13 +17,13 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
+from muon_ad.images import to_array
 from muon_ad.scene import Scene
 from muon_ad.scene import View
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.nodes import realsense_camera
 from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts import realsense_device
-from muon_ad_nodes.parts.images import to_array
 from muon_ad_nodes.parts.realsense_device import COLOR_FOV_DEG
 from muon_ad_nodes.parts.realsense_device import HardwareCamera
 from muon_ad_nodes.parts.realsense_device import Profile

@@ -10,12 +10,12 @@ from builtin_interfaces.msg import Time
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
 
+from muon_ad.images import to_rgb
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_msgs.srv import SetStyle
 from muon_ad_nodes.nodes import style_transfer
 from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts.images import to_message
-from muon_ad_nodes.parts.images import to_rgb
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 

@@ -14,10 +14,10 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
+from muon_ad.images import to_rgb
 from muon_ad_msgs.msg import DetectionArray
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts import qos
-from muon_ad_nodes.parts.images import to_rgb
 from muon_ad_nodes.parts.stamps import nanoseconds
 
 SHARED_MEMORY = Path('/dev/shm')

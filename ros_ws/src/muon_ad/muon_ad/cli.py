@@ -19,15 +19,16 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status: 1 for bad input, 2 for an unknown command."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    command = ' '.join(arguments[:2])
-    if command not in COMMANDS:
+    words = next((n for n in (2, 1) if ' '.join(arguments[:n]) in COMMANDS), 0)
+    if not words:
         return _overview(arguments)
+    command = ' '.join(arguments[:words])
     module_name, summary = COMMANDS[command]
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(prog=f'muon-ad {command}', description=summary)
     module.add_arguments(parser)
     try:
-        return module.run(parser.parse_args(arguments[2:]))
+        return module.run(parser.parse_args(arguments[words:]))
     except (ValueError, OSError) as error:
         # The library's own errors are of these kinds and say what was expected.
         print(f'muon-ad {command}: {error}', file=sys.stderr)

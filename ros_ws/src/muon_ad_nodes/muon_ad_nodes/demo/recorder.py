@@ -11,10 +11,10 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from muon_ad.images import to_rgb
 from muon_ad_msgs.msg import DetectionArray
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts import qos
-from muon_ad_nodes.parts.images import to_rgb
 from muon_ad_nodes.parts.stamps import nanoseconds
 
 # Frames kept until their results come in: two seconds at 30 frames a second.

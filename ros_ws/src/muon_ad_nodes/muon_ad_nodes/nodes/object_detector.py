@@ -8,6 +8,9 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
+from muon_ad.images import DEPTH_ENCODINGS
+from muon_ad.images import ImageError
+from muon_ad.images import to_array
 from muon_ad.runtime.detection import Detections
 from muon_ad.runtime.detection import Detector
 from muon_ad.runtime.package import load_package
@@ -21,9 +24,6 @@ from muon_ad_msgs.msg import DetectionArray
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts.frame_task import FrameTask
-from muon_ad_nodes.parts.images import DEPTH_ENCODINGS
-from muon_ad_nodes.parts.images import ImageError
-from muon_ad_nodes.parts.images import to_array
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.models import describe_engine
 from muon_ad_nodes.parts.models import ENGINE

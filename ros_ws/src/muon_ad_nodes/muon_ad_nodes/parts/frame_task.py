@@ -8,10 +8,10 @@ from typing import TypeVar
 import numpy as np
 from sensor_msgs.msg import Image
 
+from muon_ad.images import ImageError
+from muon_ad.images import to_rgb
 from muon_ad.runtime.engine import EngineError
 from muon_ad_nodes.parts import qos
-from muon_ad_nodes.parts.images import ImageError
-from muon_ad_nodes.parts.images import to_rgb
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.mailbox import Mailbox
 from muon_ad_nodes.parts.stamps import milliseconds
