@@ -33,16 +33,17 @@ class Camera:
         """Publish; depth and info first, so that they are there when the image is worked on."""
         self._second += 1
         stamp = Time(sec=self._second)
+        pairing = self._node._pairing
         if info:
             k = [FOCAL, 0.0, WIDTH / 2, 0.0, FOCAL, HEIGHT / 2, 0.0, 0.0, 1.0]
             message = CameraInfo(width=WIDTH, height=HEIGHT, k=k)
             self._publishers['info'].publish(message)
-            self._bench.wait(lambda: self._node._camera_info is not None, 'the calibration')
+            self._bench.wait(lambda: pairing.camera_info is not None, 'the calibration')
         if depth is not None:
             stamped = Time(sec=self._second + late_s)
             self._publishers['depth'].publish(to_message(depth, encoding, stamped, 'lens'))
             self._bench.wait(
-                lambda: any(d.header.stamp == stamped for d in self._node._depths), 'the depth'
+                lambda: any(d.header.stamp == stamped for d in pairing.depths), 'the depth'
             )
         pixels = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
         self._publishers['image'].publish(to_message(pixels, 'rgb8', stamp, 'lens'))

@@ -1,24 +1,21 @@
 """Finds objects in the newest frame of a camera, and where they are in space."""
 
-from collections import deque
-
 import numpy as np
 from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
-from muon_ad.images import DEPTH_ENCODINGS
 from muon_ad.images import ImageError
-from muon_ad.images import to_array
 from muon_ad.runtime.detection import Detections
 from muon_ad.runtime.detection import Detector
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
 from muon_ad.runtime.positions import DepthError
-from muon_ad.runtime.positions import Intrinsics
-from muon_ad.runtime.positions import locate
 from muon_ad.runtime.positions import Position
+from muon_ad.runtime.surroundings import DepthPairing
+from muon_ad.runtime.surroundings import locate_all
+from muon_ad.runtime.surroundings import Surroundings
 from muon_ad_msgs.msg import Detection
 from muon_ad_msgs.msg import DetectionArray
 from muon_ad_msgs.msg import TaskStatus
@@ -31,10 +28,6 @@ from muon_ad_nodes.parts.models import engine_options
 from muon_ad_nodes.parts.models import model_folder
 from muon_ad_nodes.parts.models import warm_up
 from muon_ad_nodes.parts.parameters import Parameter
-from muon_ad_nodes.parts.stamps import nanoseconds
-
-# Depth frames kept for pairing: a detector that is a few frames behind still finds its own.
-DEPTH_FRAMES = 8
 
 PARAMETERS = (
     Parameter(
@@ -88,8 +81,7 @@ class ObjectDetector(SuiteNode):
         self._publisher: Publisher | None = None
         self._subscriptions_for_depth: list[Subscription] = []
         self._task: FrameTask | None = None
-        self._camera_info: CameraInfo | None = None
-        self._depths: deque[Image] = deque(maxlen=DEPTH_FRAMES)
+        self._pairing = DepthPairing()
 
     def build(self) -> None:
         """Load the network, warm it up, and create the topics."""
@@ -119,7 +111,7 @@ class ObjectDetector(SuiteNode):
     def stop(self) -> None:
         """Cease to detect, after the frame in work."""
         self._task.stop()
-        self._depths.clear()
+        self._pairing.clear()
 
     def teardown(self) -> None:
         """Destroy topics and network."""
@@ -130,7 +122,8 @@ class ObjectDetector(SuiteNode):
         if self._publisher is not None:
             self.destroy_publisher(self._publisher)
         self._subscriptions_for_depth = []
-        self._task = self._publisher = self._detector = self._camera_info = None
+        self._task = self._publisher = self._detector = None
+        self._pairing.camera_info = None
 
     def describe(self, status: TaskStatus) -> None:
         """Add model, variant and provider."""
@@ -147,18 +140,21 @@ class ObjectDetector(SuiteNode):
             self._detector.max_detections = self.settings.max_detections
 
     def _on_info(self, message: CameraInfo) -> None:
-        self._camera_info = message
+        self._pairing.camera_info = message
 
     def _on_depth(self, message: Image) -> None:
         if self.active:
-            self._depths.append(message)
+            self._pairing.depths.append(message)
 
     def _publish(self, source: Image, found: Detections) -> None:
         result = DetectionArray(
             header=source.header, image_width=source.width, image_height=source.height
         )
-        surroundings = self._depth_and_camera(source)
-        for box, score, class_id in zip(found.boxes, found.scores, found.class_ids, strict=True):
+        size = (source.width, source.height)
+        places = locate_all(found, size, self._surroundings(source))
+        for box, score, class_id, place in zip(
+            found.boxes, found.scores, found.class_ids, places, strict=True
+        ):
             detection = Detection(
                 x_min=float(box[0]),
                 y_min=float(box[1]),
@@ -168,42 +164,17 @@ class ObjectDetector(SuiteNode):
                 label=self._detector.classes[class_id],
                 score=float(score),
             )
-            if surroundings is not None:
-                depth, camera = surroundings
-                size = (source.width, source.height)
-                _fill_position(detection, locate(depth, box, size, camera))
+            _fill_position(detection, place)
             result.detections.append(detection)
         self._publisher.publish(result)
 
-    def _depth_and_camera(self, image: Image) -> tuple[np.ndarray, Intrinsics] | None:
+    def _surroundings(self, image: Image) -> Surroundings | None:
         """Return depth of the image's moment and its camera, where both are there."""
-        info, depth = self._camera_info, self._depth_of(nanoseconds(image.header.stamp))
-        if info is None or info.k[0] == 0.0 or depth is None:
-            return None
         try:
-            return to_array(depth, DEPTH_ENCODINGS), _camera(info, image)
+            return self._pairing.around(image, self.settings.depth_tolerance_ms)
         except (ImageError, DepthError) as error:
             self.warn_once(f'positions left out: {error}')
             return None
-
-    def _depth_of(self, stamp: int) -> Image | None:
-        """Return the depth image nearest to `stamp` (ns), if near enough."""
-        def apart(depth: Image) -> int:
-            return abs(nanoseconds(depth.header.stamp) - stamp)
-
-        nearest = min(tuple(self._depths), key=apart, default=None)
-        if nearest is None or apart(nearest) > self.settings.depth_tolerance_ms * 1e6:
-            return None
-        return nearest
-
-
-def _camera(info: CameraInfo, image: Image) -> Intrinsics:
-    """Return the intrinsics for the image's size; K belongs to the calibrated one (REP-104)."""
-    if not (info.width and info.height):
-        raise DepthError(f'camera_info has size {info.width}x{info.height}; expected above 0')
-    camera = Intrinsics.from_matrix(info.k)
-    x, y = image.width / info.width, image.height / info.height
-    return Intrinsics(camera.fx * x, camera.fy * y, camera.cx * x, camera.cy * y)
 
 
 def _fill_position(detection: Detection, place: Position) -> None:

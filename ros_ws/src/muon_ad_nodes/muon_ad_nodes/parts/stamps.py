@@ -2,10 +2,7 @@
 
 from builtin_interfaces.msg import Time
 
-
-def nanoseconds(stamp: Time) -> int:
-    """Return a stamp as nanoseconds since the clock's epoch."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
+from muon_ad.stamps import nanoseconds as nanoseconds
 
 
 def to_stamp(nanoseconds_since_epoch: int) -> Time:
