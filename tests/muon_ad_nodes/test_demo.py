@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from muon_ad.drawing import draw_detections
 from muon_ad_msgs.msg import Detection
 from muon_ad_msgs.msg import DetectionArray
 from muon_ad_msgs.msg import StageLatency
@@ -16,7 +17,6 @@ from muon_ad_nodes.demo.inputs import check_style
 from muon_ad_nodes.demo.inputs import choose_input
 from muon_ad_nodes.demo.inputs import InputError
 from muon_ad_nodes.demo.pictures import compose
-from muon_ad_nodes.demo.pictures import draw_detections
 from muon_ad_nodes.demo.pictures import Film
 from muon_ad_nodes.demo.recorder import Snapshot
 from muon_ad_nodes.demo.run import summarise

@@ -5,12 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from ament_index_python.packages import get_package_share_directory
 
 from muon_ad.runtime.engine import Engine
 from muon_ad.runtime.engine import EngineOptions
 from muon_ad.runtime.engine import PROVIDERS
+from muon_ad.runtime.installed import find_package
 from muon_ad.runtime.package import ModelPackage
+from muon_ad.runtime.package import PackageError
 from muon_ad.runtime.package import Variant
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts import realtime
@@ -63,16 +64,10 @@ def model_folder(name: str) -> Path:
 
     Raises ParameterError where there is neither.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    installed = Path(get_package_share_directory('muon_ad_nodes')) / 'models'
-    if name and (installed / name).is_dir():
-        return installed / name
-    known = sorted(entry.name for entry in installed.iterdir()) if installed.is_dir() else []
-    raise ParameterError(
-        f'parameter model is {name!r}; expected a folder, or one of the installed models {known}'
-    )
+    try:
+        return find_package(name)
+    except PackageError as error:
+        raise ParameterError(f'parameter {error}') from error
 
 
 def engine_options(settings: SimpleNamespace) -> EngineOptions:
