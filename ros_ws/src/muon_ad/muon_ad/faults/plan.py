@@ -25,7 +25,7 @@ class _Entry:
 class FaultPlan:
     """Faults on a time line of seconds that the caller chooses: steady time, or a bag's.
 
-    Times are given with each call and never go back. `announce` gets a line when a fault begins
+    Times are given with each call and never go back, but with `restart`. `announce` gets a line when a fault begins
     and ends. `counts` has, by kind, the frames or messages that were touched, and under 'cut off'
     those that a fault held back until it was too late. Safe to use from several threads.
     """
@@ -41,10 +41,16 @@ class FaultPlan:
         self.counts: Counter[str] = Counter()
         self._announce = announce or (lambda _line: None)
         self._lock = threading.RLock()
-        self._entries = [
-            _Entry(parse(entry) if isinstance(entry, str) else entry) for entry in schedule
+        self._schedule = [
+            parse(entry) if isinstance(entry, str) else entry for entry in schedule
         ]
-        self._drifts: list[Fault] = []      # that are over: what the clock gained stays
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin the schedule anew at time 0, without what was injected; counts go on."""
+        with self._lock:
+            self._entries = [_Entry(fault) for fault in self._schedule]
+            self._drifts: list[Fault] = []      # that are over: what the clock gained stays
 
     def inject(self, text: str, now_s: float) -> str:
         """Add a fault, its `at` counted from now; `clear` ends all. Returns what was done.
