@@ -23,15 +23,20 @@ from muon_ad.scene import View
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.nodes import realsense_camera
 from muon_ad_nodes.parts import qos
-from muon_ad_nodes.parts import realsense_device
-from muon_ad_nodes.parts.realsense_device import COLOR_FOV_DEG
-from muon_ad_nodes.parts.realsense_device import HardwareCamera
-from muon_ad_nodes.parts.realsense_device import Profile
-from muon_ad_nodes.parts.realsense_device import RealSenseError
-from muon_ad_nodes.parts.realsense_device import SimulatedCamera
-from muon_ad_nodes.parts.realsense_device import Wishes
+from muon_ad_nodes.parts import realsense_sdk
+from muon_ad_nodes.parts.realsense_frames import Framer
+from muon_ad_nodes.parts.realsense_hardware import HardwareCamera
+from muon_ad_nodes.parts.realsense_sdk import Profile
+from muon_ad_nodes.parts.realsense_sdk import rs
+from muon_ad_nodes.parts.realsense_sdk import Wishes
+from muon_ad_nodes.parts.realsense_simulated import COLOR_FOV_DEG
+from muon_ad_nodes.parts.realsense_simulated import SimulatedCamera
+from muon_ad_nodes.parts.source import Frame
+from muon_ad_nodes.parts.source import SourceError
 from muon_ad_nodes.parts.stamps import nanoseconds
 
+RUNNING = threading.Event()     # never set
+STREAMS = ('color', 'depth')
 OK = TransitionCallbackReturn.SUCCESS
 FAILED = TransitionCallbackReturn.FAILURE
 SIMULATED = {'source': 'simulated', 'rgb_camera__color_profile': '320x240x30',
@@ -193,7 +198,7 @@ def test_bad_parameters_are_named_and_the_node_lives_on(bench, parameters, expec
 
 
 def test_without_a_camera_the_error_says_so(bench):
-    if realsense_device.rs.context().query_devices().size():
+    if rs.context().query_devices().size():
         pytest.skip('a RealSense is connected')
     node = bench.run(realsense_camera.make, source='device', serial_no='0123456789')
     statuses = bench.listen(TaskStatus, '/camera/status', qos.LATCHED)
@@ -238,10 +243,10 @@ class FakePipeline:
 
     def __init__(self, _context):
         profile = Profile(320, 240, 30)
-        self._camera = SimulatedCamera(Wishes(profile, profile), time.time_ns)
+        wishes = Wishes(profile, profile)
+        self._camera = SimulatedCamera(wishes, Framer(STREAMS, align=False), time.time_ns)
 
     def start(self, _config):
-        self._camera.start()
         return self
 
     def get_device(self):
@@ -251,17 +256,16 @@ class FakePipeline:
         return [FakeSensor('depth', self.options), FakeSensor('color', self.options)]
 
     def try_wait_for_frames(self, timeout_ms):
-        frames = self._camera.wait(timeout_ms)
+        frames = self._camera.take(RUNNING, timeout_ms * 1e-3)
         return frames is not None, frames
 
     def stop(self):
-        self._camera.stop()
+        self._camera.close()
 
 
 @pytest.fixture
 def connected(monkeypatch):
     """Two cameras on the bus, as far as the SDK's entry points go."""
-    rs = realsense_device.rs
     context = SimpleNamespace(query_devices=lambda: [FakeDevice(s) for s in FakePipeline.serials])
     monkeypatch.setattr(rs, 'context', lambda: context)
     monkeypatch.setattr(rs, 'pipeline', FakePipeline)
@@ -275,7 +279,6 @@ def connected(monkeypatch):
 
 
 def test_a_connected_camera_is_set_up_and_streamed(bench, connected):
-    rs = realsense_device.rs
     node = bench.run(realsense_camera.make, source='device', serial_no='222',
                      depth_module__depth_profile='848x480x30', depth_module__emitter_enabled=0)
     images = listen_to_images(bench)
@@ -294,60 +297,50 @@ def test_a_connected_camera_is_set_up_and_streamed(bench, connected):
 def test_the_wrong_camera_is_refused_naming_those_connected(connected, monkeypatch):
     def open_camera(serial_no):
         profile = Profile(640, 480, 30)
-        HardwareCamera(Wishes(profile, profile, serial_no), time.time_ns, False)
+        framer = Framer(STREAMS, align=False)
+        HardwareCamera(Wishes(profile, profile, serial_no), framer, time.time_ns)
 
-    with pytest.raises(RealSenseError, match="serial_no is '333'.*'111', '222'"):
+    with pytest.raises(SourceError, match="serial_no is '333'.*'111', '222'"):
         open_camera('333')
-    with pytest.raises(RealSenseError, match="several cameras.*'111', '222'"):
+    with pytest.raises(SourceError, match="several cameras.*'111', '222'"):
         open_camera('')
     monkeypatch.setattr(FakePipeline, 'resolves', False)
-    with pytest.raises(RealSenseError, match='111 cannot stream color.*USB'):
+    with pytest.raises(SourceError, match='111 cannot stream color.*USB'):
         open_camera('111')
 
 
-def test_stamps_come_from_the_clock_that_the_sdk_names(connected):
-    domains = realsense_device.rs.timestamp_domain
-    profile = Profile(640, 480, 30)
-    real, simulated = (
-        HardwareCamera(Wishes(profile, profile, '111'), lambda: 77, simulated_time)
-        for simulated_time in (False, True)
-    )
-
-    def frame(domain):
-        return SimpleNamespace(
-            get_frame_timestamp_domain=lambda: domain, get_timestamp=lambda: 1234.5
-        )
-
-    assert real.stamp_ns(frame(domains.global_time)) == 1_234_500_000
-    assert real.stamp_ns(frame(domains.system_time)) == 1_234_500_000
-    assert real.stamp_ns(frame(domains.hardware_clock)) == 77
-    assert simulated.stamp_ns(frame(domains.global_time)) == 77
+def test_stamps_come_from_the_clock_that_the_sdk_names(bench):
+    node = started(bench)
+    for domain, stamp in (('global_time', 5), ('system_time', 5), ('hardware_clock', 77)):
+        assert node._stamp_ns(Frame({}, 77, 0, domain, 5)) == stamp
+    node.set_parameters([Parameter('use_sim_time', value=True)])
+    assert node._stamp_ns(Frame({}, 77, 0, 'global_time', 5)) == 77
 
 
 def test_a_late_camera_stays_synchronised_and_does_not_lag():
     """Gaps of many frames neither split framesets nor leave older ones queued."""
     now = iter(range(10_000, 20_000))
     profile = Profile(96, 72, 60)
-    camera = SimulatedCamera(Wishes(profile, profile), lambda: next(now))
-    camera.start()
+    framer = Framer(STREAMS, align=False)
+    camera = SimulatedCamera(Wishes(profile, profile), framer, lambda: next(now))
     complete = 0
     for turn in range(12):
         if turn in (5, 6, 9):
             time.sleep(0.1)     # the work of a camera on a busy machine
-        frames = camera.wait(1000)
-        color, depth = frames.get_color_frame(), frames.get_depth_frame()
-        if color and depth:
+        frame = camera.read(RUNNING, 1.0)
+        if frame is not None:
             complete += 1
-            assert camera.stamp_ns(color) == camera.stamp_ns(depth) == 10_000 + turn
-    camera.stop()
+            assert set(frame.pictures) == set(STREAMS)
+            assert frame.arrival_ns == 10_000 + turn
+    camera.close()
     assert complete == 11       # all but the first, from which the SDK learns its streams
 
 
 def test_without_the_sdk_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(realsense_device, 'rs', None)
-    monkeypatch.setattr(realsense_device, '_WHY_NOT', 'libusb-1.0.so.0', raising=False)
-    with pytest.raises(realsense_device.RealSenseError, match='libusb-1.0.so.0.*pip install'):
-        realsense_device.require_sdk()
+    monkeypatch.setattr(realsense_sdk, 'rs', None)
+    monkeypatch.setattr(realsense_sdk, '_WHY_NOT', 'libusb-1.0.so.0', raising=False)
+    with pytest.raises(SourceError, match='libusb-1.0.so.0.*pip install'):
+        realsense_sdk.require_sdk()
 
 
 def test_twenty_lives_leak_neither_threads_nor_handles(bench):

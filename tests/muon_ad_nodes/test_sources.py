@@ -31,10 +31,16 @@ def request(**wishes) -> Request:
     return Request(time.time_ns, **wishes)
 
 
+def rgb(frame) -> np.ndarray:
+    pixels = frame.pictures['image'].pixels()
+    assert frame.pictures['image'].size == pixels.shape[1::-1]
+    return pixels
+
+
 def numbered(number: int) -> np.ndarray:
-    rgb = np.full((*SIZE[::-1], 3), (200, 90, 30), np.uint8)
-    draw_strip(rgb, number)
-    return rgb
+    picture = np.full((*SIZE[::-1], 3), (200, 90, 30), np.uint8)
+    draw_strip(picture, number)
+    return picture
 
 
 def write_video(path, frames=12, fps=25.0, codec='MJPG'):
@@ -72,11 +78,11 @@ def play(source, limit=1000):
 def test_a_video_gives_every_frame_in_order(tmp_path):
     source = VideoSource(write_video(tmp_path / 'a.avi'), request(fps=FAST))
     frames, skipped, end = play(source)
-    assert [read_number(frame.rgb) for frame in frames] == list(range(12))
+    assert [read_number(rgb(frame)) for frame in frames] == list(range(12))
     assert not skipped
     assert end == 'end of input after 12 frames'
-    assert frames[0].rgb.dtype == np.uint8 and frames[0].rgb.shape == (144, 192, 3)
-    np.testing.assert_allclose(frames[0].rgb[10, 10], (200, 90, 30), atol=6)     # RGB, not BGR
+    assert rgb(frames[0]).dtype == np.uint8 and rgb(frames[0]).shape == (144, 192, 3)
+    np.testing.assert_allclose(rgb(frames[0])[10, 10], (200, 90, 30), atol=6)     # RGB, not BGR
     source.close()
 
 
@@ -86,7 +92,7 @@ def test_a_video_keeps_its_own_pace_and_stamps_rise(tmp_path):
     frames, _, _ = play(source)
     assert len(frames) == 6
     assert time.monotonic() - begun >= 6 / 50 - 0.001        # never faster
-    stamps = [frame.stamp_ns for frame in frames]
+    stamps = [frame.arrival_ns for frame in frames]
     assert stamps == sorted(set(stamps))
 
 
@@ -96,14 +102,14 @@ def test_a_slow_consumer_loses_no_frame_of_a_file(tmp_path):
     with pytest.raises(EndOfInput):
         while True:
             time.sleep(0.02)        # the consumer's work, five times the frame period
-            numbers.append(read_number(source.read(RUNNING, 5.0).rgb))
+            numbers.append(read_number(rgb(source.read(RUNNING, 5.0))))
     assert numbers == list(range(5))
 
 
 def test_a_video_loops(tmp_path):
     source = VideoSource(write_video(tmp_path / 'a.avi', frames=3), request(fps=FAST, loop=True))
     frames, skipped, end = play(source, limit=9)
-    numbers = [read_number(frame.rgb) for frame in frames]
+    numbers = [read_number(rgb(frame)) for frame in frames]
     assert numbers[:6] == [0, 1, 2, 0, 1, 2]
     assert not skipped and not end
 
@@ -114,7 +120,7 @@ def test_a_truncated_video_plays_what_is_there_and_says_where_it_stopped(tmp_pat
     frames, _, end = play(VideoSource(path, request(fps=FAST)))
     assert 5 < len(frames) < 35
     whole = frames[:-1]     # FFmpeg may deliver the last one half
-    assert [read_number(frame.rgb) for frame in whole] == list(range(len(whole)))
+    assert [read_number(rgb(frame)) for frame in whole] == list(range(len(whole)))
     assert end.startswith(f'end of input after frame {len(frames)} of the 40')
     frames, skipped, _ = play(VideoSource(path, request(fps=FAST, loop=True)), limit=30)
     assert len(frames) > 5 and 'starts over' in skipped[0]
@@ -145,7 +151,7 @@ def test_a_folder_gives_its_images_by_name(tmp_path):
     write_images(tmp_path)
     (tmp_path / 'readme.txt').write_text('not an image')
     frames, skipped, end = play(FolderSource(tmp_path, request(fps=FAST)))
-    assert [read_number(frame.rgb) for frame in frames] == [0, 1, 2, 3]
+    assert [read_number(rgb(frame)) for frame in frames] == [0, 1, 2, 3]
     assert not skipped and end == 'end of input after 4 images'
 
 
@@ -154,7 +160,7 @@ def test_broken_images_are_skipped_and_named(tmp_path):
     (tmp_path / '01.png').write_bytes(b'broken')
     (tmp_path / '02.png').write_bytes(b'')
     frames, skipped, end = play(FolderSource(tmp_path, request(fps=FAST)))
-    assert [read_number(frame.rgb) for frame in frames] == [0, 3]
+    assert [read_number(rgb(frame)) for frame in frames] == [0, 3]
     assert len(skipped) == 2 and '01.png' in skipped[0] and '02.png' in skipped[1]
     assert end
 
@@ -169,7 +175,7 @@ def test_an_absurd_header_is_a_broken_image(tmp_path):
 def test_a_folder_loops(tmp_path):
     source = FolderSource(write_images(tmp_path, 2), request(fps=FAST, loop=True))
     frames, _, end = play(source, limit=5)
-    assert [read_number(frame.rgb) for frame in frames] == [0, 1, 0, 1, 0] and not end
+    assert [read_number(rgb(frame)) for frame in frames] == [0, 1, 0, 1, 0] and not end
 
 
 def test_what_is_no_folder_of_images_is_named(tmp_path):
@@ -191,15 +197,15 @@ def test_what_is_no_folder_of_images_is_named(tmp_path):
 )
 def test_size_is_as_asked(tmp_path, wishes, size):
     frame = FolderSource(write_images(tmp_path, 1), request(**wishes)).read(RUNNING, 5.0)
-    assert frame.rgb.shape == (size[1], size[0], 3)
+    assert rgb(frame).shape == (size[1], size[0], 3)
 
 
 def test_the_pattern_counts_its_frames_and_shows_the_scene():
     source = PatternSource(request(width=192, height=144, fps=FAST))
     frames, _, _ = play(source, limit=4)
-    assert [read_number(frame.rgb) for frame in frames] == [0, 1, 2, 3]
-    assert frames[0].rgb.std() > 30
-    calibration = source.calibration()
+    assert [read_number(rgb(frame)) for frame in frames] == [0, 1, 2, 3]
+    assert rgb(frames[0]).std() > 30
+    calibration = source.calibration('image')
     assert calibration.calibrated and (calibration.width, calibration.height) == (192, 144)
 
 
@@ -261,8 +267,8 @@ def test_a_gstreamer_pipeline_gives_frames():
     frames, _, _ = play(source, limit=5)
     source.close()
     assert len(frames) == 5
-    assert frames[0].rgb.shape == (120, 161, 3)
-    np.testing.assert_allclose(frames[0].rgb[60, 80], (255, 0, 0), atol=2)
+    assert rgb(frames[0]).shape == (120, 161, 3)
+    np.testing.assert_allclose(rgb(frames[0])[60, 80], (255, 0, 0), atol=2)
 
 
 @needs_gstreamer

@@ -6,7 +6,7 @@ from builtin_interfaces.msg import Time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muon_ad_nodes.parts.realsense_device import Extrinsics
+from muon_ad_nodes.parts.realsense_frames import Extrinsics
 from muon_ad_nodes.parts.transforms import camera_frames
 from muon_ad_nodes.parts.transforms import quaternion
 from muon_ad_nodes.parts.transforms import transform

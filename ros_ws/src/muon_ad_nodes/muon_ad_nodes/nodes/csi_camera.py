@@ -1,15 +1,11 @@
 """Publishes a CSI camera, or what stands in for one: a device, a video, images, a pattern."""
 
-import threading
 import time
 from pathlib import Path
 
 from muon_ad_nodes.parts.argus_source import argus_pipeline
-from muon_ad_nodes.parts.argus_source import GObjectSource
 from muon_ad_nodes.parts.argus_source import open_gstreamer
-from muon_ad_nodes.parts.argus_source import OpenCvSource
 from muon_ad_nodes.parts.calibration import Calibration
-from muon_ad_nodes.parts.calibration import CalibrationError
 from muon_ad_nodes.parts.calibration import load_calibration
 from muon_ad_nodes.parts.capture import CaptureThread
 from muon_ad_nodes.parts.file_sources import FolderSource
@@ -19,19 +15,14 @@ from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
 from muon_ad_nodes.parts.pattern_source import PatternSource
-from muon_ad_nodes.parts.source import EndOfInput
 from muon_ad_nodes.parts.source import Frame
-from muon_ad_nodes.parts.source import FrameError
 from muon_ad_nodes.parts.source import Request
+from muon_ad_nodes.parts.source import Source
 from muon_ad_nodes.parts.stamps import milliseconds
 from muon_ad_nodes.parts.stamps import to_stamp
 from muon_ad_nodes.parts.v4l2_source import V4l2Source
 
-WAIT_S = 0.5
-SILENCE_S = 2.0     # without frames from a live source, before the status says so
 CAMERAS = ('argus', 'v4l2')
-
-Source = PatternSource | VideoSource | FolderSource | V4l2Source | GObjectSource | OpenCvSource
 
 PARAMETERS = (
     Parameter(
@@ -84,28 +75,27 @@ class CsiCamera(SuiteNode):
         self._calibration: Calibration | None = None
         self._topic: ImageTopic | None = None
         self._capture: CaptureThread | None = None
-        self._last_frame_s = 0.0
 
     def build(self) -> None:
         """Read the calibration, open the source and create the topics."""
         url = self.settings.camera_info_url
         loaded = load_calibration(url) if url else None
         self._source = self._open()
-        self._calibration = loaded or self._source.calibration()
+        self._calibration = loaded or self._source.calibration('image')
         if self._calibration is None:
             self.get_logger().warning(
                 'the camera is uncalibrated: camera_info carries sizes only, K is zero; set '
                 'camera_info_url'
             )
-        self._topic = ImageTopic(self, 'image_raw', 'rgb8', self.settings.frame_id)
+        self._topic = ImageTopic(self, 'image_raw', 'image', self.settings.frame_id)
 
     def start(self) -> None:
         """Begin to publish; what was played before starts over."""
         if self._source is None:
             self._source = self._open()
         self.say('')
-        self._last_frame_s = time.monotonic()
-        self._capture = CaptureThread(self, self._step)
+        live = self.settings.source in CAMERAS
+        self._capture = CaptureThread(self, self._source, self._publish, live)
 
     def stop(self) -> None:
         """Cease to publish, and close the source."""
@@ -146,42 +136,15 @@ class CsiCamera(SuiteNode):
         path = Path(settings.path).expanduser()
         return {'video': VideoSource, 'folder': FolderSource}[settings.source](path, request)
 
-    def _step(self, stopping: threading.Event) -> bool:
-        try:
-            frame = self._source.read(stopping, WAIT_S)
-        except FrameError as error:
-            self.drop_invalid(str(error))
-            return True
-        except EndOfInput as end:
-            self.get_logger().info(str(end))
-            self.say(str(end))
-            return False
-        if frame is None:
-            self._tell_silence()
-            return True
-        self._last_frame_s = time.monotonic()
-        self.say('')
-        self.monitor.received()
-        try:
-            self._publish(frame)
-        except CalibrationError as error:
-            self.drop_invalid(str(error))
-        return True
-
-    def _tell_silence(self) -> None:
-        silence = time.monotonic() - self._last_frame_s
-        if silence > SILENCE_S and self.settings.source in CAMERAS:
-            self.say(f'no frame from the camera for {silence:.0f} s')
-
     def _publish(self, frame: Frame) -> None:
-        age_ms = (self._now_ns() - frame.stamp_ns) * 1e-6
+        age_ms = (self._now_ns() - frame.arrival_ns) * 1e-6
         begun = time.perf_counter()
-        height, width = frame.rgb.shape[:2]
-        calibration = (self._calibration or Calibration(width, height)).scaled(width, height)
-        rgb = frame.rgb if self._topic.wanted else None
-        self._topic.publish(rgb, calibration, to_stamp(frame.stamp_ns))
+        picture = frame.pictures['image']
+        calibration = (self._calibration or Calibration(*picture.size)).scaled(*picture.size)
+        pixels = picture.pixels() if self._topic.wanted else None
+        self._topic.publish(pixels, picture.encoding, calibration, to_stamp(frame.arrival_ns))
         self.monitor.published(
-            frame.stamp_ns, capture=age_ms, publish=milliseconds(begun, time.perf_counter())
+            frame.arrival_ns, capture=age_ms, publish=milliseconds(begun, time.perf_counter())
         )
 
 

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from types import SimpleNamespace
 
-import numpy as np
-from builtin_interfaces.msg import Time
-
-from muon_ad_nodes.parts.calibration import Calibration
 from muon_ad_nodes.parts.capture import CaptureThread
 from muon_ad_nodes.parts.image_topic import ImageTopic
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
-from muon_ad_nodes.parts.realsense_device import calibration_of
-from muon_ad_nodes.parts.realsense_device import depth_to_color
-from muon_ad_nodes.parts.realsense_device import HardwareCamera
-from muon_ad_nodes.parts.realsense_device import millimetres
-from muon_ad_nodes.parts.realsense_device import Profile
-from muon_ad_nodes.parts.realsense_device import rs
-from muon_ad_nodes.parts.realsense_device import SimulatedCamera
-from muon_ad_nodes.parts.realsense_device import Wishes
+from muon_ad_nodes.parts.realsense_frames import Framer
+from muon_ad_nodes.parts.realsense_hardware import HardwareCamera
+from muon_ad_nodes.parts.realsense_sdk import Profile
+from muon_ad_nodes.parts.realsense_sdk import require_sdk
+from muon_ad_nodes.parts.realsense_sdk import Wishes
+from muon_ad_nodes.parts.realsense_simulated import SimulatedCamera
+from muon_ad_nodes.parts.source import Frame
+from muon_ad_nodes.parts.source import Source
 from muon_ad_nodes.parts.stamps import milliseconds
 from muon_ad_nodes.parts.stamps import to_stamp
 from muon_ad_nodes.parts.transforms import ExtrinsicsPublisher
-
-WAIT_MS = 500
-SILENCE_S = 2.0     # without frames, before the status says so
 
 PARAMETERS = (
     Parameter(
@@ -71,117 +63,107 @@ class RealSenseCamera(SuiteNode):
 
     def __init__(self) -> None:
         super().__init__('camera', PARAMETERS)
-        self._camera: HardwareCamera | SimulatedCamera | None = None
-        self._align: rs.align | None = None
+        self._framer: Framer | None = None
+        self._source: Source | None = None
         self._topics: dict[str, ImageTopic] = {}
-        self._calibrations: dict[str, Calibration] = {}
         self._extrinsics: ExtrinsicsPublisher | None = None
+        self._described = False
         self._capture: CaptureThread | None = None
-        self._last_frame_s = 0.0
 
     def build(self) -> None:
         """Find the camera and create the topics."""
         settings = self.settings
         wishes = _wishes(settings)
-        if settings.source == 'simulated':
-            self._camera = SimulatedCamera(wishes, self._now_ns)
-        else:
-            simulated_time = self.get_clock().ros_time_is_active
-            self._camera = HardwareCamera(wishes, self._now_ns, simulated_time)
+        streams = tuple(name for name in ('color', 'depth') if getattr(wishes, name))
+        both = len(streams) == 2
+        require_sdk()
+        self._framer = Framer(streams, both and settings.align_depth_enable)
+        self._source = self._open()
         if wishes.color:
-            self._add('color', 'color/image_raw', 'rgb8', 'color')
+            self._add('color', 'color/image_raw', 'color')
         if wishes.depth:
-            self._add('depth', 'depth/image_rect_raw', '16UC1', 'depth')
-        if wishes.color and wishes.depth:
+            self._add('depth', 'depth/image_rect_raw', 'depth')
+        if both:
             self._extrinsics = ExtrinsicsPublisher(self)
             if settings.align_depth_enable:
-                self._align = rs.align(rs.stream.color)
-                self._add('aligned', 'aligned_depth_to_color/image_raw', '16UC1', 'color')
+                self._add('aligned', 'aligned_depth_to_color/image_raw', 'color')
 
     def start(self) -> None:
         """Begin to stream."""
-        self._calibrations.clear()
-        self._last_frame_s = time.monotonic()
-        self._camera.start()
-        self._capture = CaptureThread(self, self._step)
+        if self._source is None:
+            self._source = self._open()
+        self._described = False
+        self._capture = CaptureThread(self, self._source, self._publish, live=True)
 
     def stop(self) -> None:
-        """Cease to stream."""
+        """Cease to stream, and let go of the camera."""
         if self._capture is not None:
             self._capture.stop()
             self._capture = None
-        if self._camera is not None:
-            self._camera.stop()
+        self._close()
 
     def teardown(self) -> None:
         """Let go of the camera and destroy the topics."""
+        self._close()
         for topic in self._topics.values():
             topic.destroy()
         self._topics.clear()
         if self._extrinsics is not None:
             self._extrinsics.destroy()
-        self._extrinsics = self._align = self._camera = None
+        self._extrinsics = self._framer = None
 
-    def _add(self, name: str, topic: str, encoding: str, seen_by: str) -> None:
+    def _add(self, stream: str, topic: str, seen_by: str) -> None:
         frame_id = f'{self.settings.camera_name}_{seen_by}_optical_frame'
-        self._topics[name] = ImageTopic(self, f'~/{topic}', encoding, frame_id)
+        self._topics[stream] = ImageTopic(self, f'~/{topic}', stream, frame_id)
+
+    def _open(self) -> Source:
+        wishes = _wishes(self.settings)
+        camera = SimulatedCamera if self.settings.source == 'simulated' else HardwareCamera
+        return camera(wishes, self._framer, self._now_ns)
+
+    def _close(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
 
-    def _step(self, _stopping: threading.Event) -> bool:
-        frames = self._camera.wait(WAIT_MS)
-        if frames is None:
-            silence = time.monotonic() - self._last_frame_s
-            if silence > SILENCE_S:
-                self.say(f'no frame from the camera for {silence:.0f} s')
-            return True
-        self._last_frame_s = time.monotonic()
-        self.say('')
-        images = {'color': frames.get_color_frame(), 'depth': frames.get_depth_frame()}
-        images = {name: images[name] for name in images if name in self._topics}
-        if all(images.values()):
-            self._publish(frames, images)
-        elif self._calibrations:
-            # Before the first complete set this is normal: the SDK is learning which streams run.
-            lacking = ' and '.join(name for name in images if not images[name])
-            self.drop_invalid(f'the camera delivered a frameset without {lacking}')
-        return True
+    def _stamp_ns(self, frame: Frame) -> int:
+        """Return when the frame was taken, in nanoseconds of the node's clock.
 
-    def _publish(self, frames: rs.composite_frame, images: dict[str, rs.video_frame]) -> None:
-        self.monitor.received()
-        stamp_ns = self._camera.stamp_ns(next(iter(images.values())))
+        Only the time of arrival is known for a frame stamped by the camera's own clock, or while
+        the node runs in simulated time.
+        """
+        host_clock = frame.domain != 'hardware_clock' and frame.device_ns is not None
+        if host_clock and not self.get_clock().ros_time_is_active:
+            return frame.device_ns
+        return frame.arrival_ns
+
+    def _publish(self, frame: Frame) -> None:
+        stamp_ns = self._stamp_ns(frame)
         stamp = to_stamp(stamp_ns)
         age_ms = (self._now_ns() - stamp_ns) * 1e-6
-        if not self._calibrations:
-            self._describe(frames, images, stamp)
+        if self._extrinsics is not None and not self._described:
+            name = self.settings.camera_name
+            self._extrinsics.publish(name, self._framer.extrinsics, stamp)
+            self._described = True
         begun = time.perf_counter()
-        pixels = {}
-        if 'color' in images and self._topics['color'].wanted:
-            pixels['color'] = np.asanyarray(images['color'].get_data())
-        if 'depth' in images and self._topics['depth'].wanted:
-            pixels['depth'] = millimetres(images['depth'])
-        if 'aligned' in self._topics and self._topics['aligned'].wanted:
-            pixels['aligned'] = millimetres(self._align.process(frames).get_depth_frame())
+        pictures = {name: frame.pictures[name] for name in self._topics if name in frame.pictures}
+        pixels = {
+            name: picture.pixels()
+            for name, picture in pictures.items() if self._topics[name].wanted
+        }
         prepared = time.perf_counter()
-        for name, topic in self._topics.items():
-            topic.publish(pixels.get(name), self._calibrations[name], stamp)
+        for name, picture in pictures.items():
+            calibration = self._source.calibration(name)
+            self._topics[name].publish(pixels.get(name), picture.encoding, calibration, stamp)
         self.monitor.published(
             stamp_ns,
             capture=age_ms,
             preprocess=milliseconds(begun, prepared),
             publish=milliseconds(prepared, time.perf_counter()),
         )
-
-    def _describe(
-        self, frames: rs.composite_frame, images: dict[str, rs.video_frame], stamp: Time
-    ) -> None:
-        """Read the geometry from the first complete frameset; publish the extrinsics."""
-        self._calibrations = {name: calibration_of(image) for name, image in images.items()}
-        if 'color' in images:
-            self._calibrations['aligned'] = self._calibrations['color']
-        if self._extrinsics is not None:
-            self._extrinsics.publish(self.settings.camera_name, depth_to_color(frames), stamp)
 
 
 def _wishes(settings: SimpleNamespace) -> Wishes:

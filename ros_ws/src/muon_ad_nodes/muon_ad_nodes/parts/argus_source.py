@@ -74,6 +74,7 @@ class GObjectSource:
 
     def __init__(self, pipeline: str, request: Request) -> None:
         self._request = request
+        self._number = 0
         Gst.init(None)
         try:
             self._pipeline = Gst.parse_launch(f'{pipeline} ! {_SINK}')
@@ -95,15 +96,16 @@ class GObjectSource:
         sample = self._pull(timeout_s)
         if sample is None:
             return None
-        stamp_ns = self._request.now_ns()
+        arrival_ns = self._request.now_ns()
         form = sample.get_caps().get_structure(0)
         width, height = form.get_value('width'), form.get_value('height')
         buffer = sample.get_buffer()
         data = np.frombuffer(buffer.extract_dup(0, buffer.get_size()), np.uint8)
         bgrx = data.reshape(height, -1)[:, :4 * width].reshape(height, width, 4)
-        return Frame(self._request.fit(cv2.cvtColor(bgrx, cv2.COLOR_BGRA2RGB)), stamp_ns)
+        self._number += 1
+        return self._request.frame(bgrx, arrival_ns, self._number - 1)
 
-    def calibration(self) -> Calibration | None:
+    def calibration(self, _stream: str) -> Calibration | None:
         """Return None: the pipeline does not know its lens."""
         return None
 
@@ -136,6 +138,7 @@ class OpenCvSource:
 
     def __init__(self, pipeline: str, request: Request) -> None:
         self._request = request
+        self._number = 0
         self._capture = cv2.VideoCapture(f'{pipeline} ! {_SINK}', cv2.CAP_GSTREAMER)
         if not self._capture.isOpened():
             raise SourceError(
@@ -148,11 +151,10 @@ class OpenCvSource:
         good, pixels = self._capture.read()
         if not good:
             return None
-        stamp_ns = self._request.now_ns()
-        code = cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
-        return Frame(self._request.fit(cv2.cvtColor(pixels, code)), stamp_ns)
+        self._number += 1
+        return self._request.frame(pixels, self._request.now_ns(), self._number - 1)
 
-    def calibration(self) -> Calibration | None:
+    def calibration(self, _stream: str) -> Calibration | None:
         """Return None: the pipeline does not know its lens."""
         return None
 

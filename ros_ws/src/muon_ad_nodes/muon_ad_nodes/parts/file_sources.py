@@ -36,16 +36,16 @@ class VideoSource:
         """Return the next frame when it is due."""
         if not self._pacer.wait(stopping, time.monotonic() + timeout_s):
             return None
-        stamp_ns = self._request.now_ns()
+        arrival_ns = self._request.now_ns()
         bgr = self._next
         if bgr is None:
             self._end()
             return None
         self._delivered += 1
         self._next = self._decode()
-        return Frame(self._request.fit(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), stamp_ns)
+        return self._request.frame(bgr, arrival_ns, self._delivered - 1)
 
-    def calibration(self) -> Calibration | None:
+    def calibration(self, _stream: str) -> Calibration | None:
         """Return None: a file does not know its camera."""
         return None
 
@@ -118,15 +118,15 @@ class FolderSource:
             if not self._request.loop:
                 raise EndOfInput(f'end of input after {self._index} images')
             self._index = 0
-        stamp_ns = self._request.now_ns()
+        arrival_ns = self._request.now_ns()
         path = self._paths[self._index]
         self._index += 1
         image = _read_image(path)
         if image is None:
             raise FrameError(f'{path}: not decodable as an image')
-        return Frame(self._request.fit(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), stamp_ns)
+        return self._request.frame(image, arrival_ns, self._index - 1)
 
-    def calibration(self) -> Calibration | None:
+    def calibration(self, _stream: str) -> Calibration | None:
         """Return None: a folder does not know its camera."""
         return None
 

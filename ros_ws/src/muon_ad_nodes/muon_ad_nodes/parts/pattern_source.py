@@ -3,6 +3,8 @@
 import threading
 import time
 
+import numpy as np
+
 from muon_ad.scene import Scene
 from muon_ad.scene import View
 from muon_ad.test_pattern import draw_strip
@@ -11,6 +13,7 @@ from muon_ad_nodes.parts.calibration import Calibration
 from muon_ad_nodes.parts.pacing import Pacer
 from muon_ad_nodes.parts.source import DEFAULT_FPS
 from muon_ad_nodes.parts.source import Frame
+from muon_ad_nodes.parts.source import Picture
 from muon_ad_nodes.parts.source import Request
 from muon_ad_nodes.parts.source import SourceError
 
@@ -34,6 +37,7 @@ class PatternSource:
                 f'parameters width and height give {size[0]}x{size[1]}; the test pattern needs at '
                 f'least {MIN_WIDTH}x{MIN_HEIGHT}'
             )
+        self._size = size
         self._scene = Scene(View.from_fov(*size, IMX219_FOV_DEG, POSITION))
         self._now_ns = request.now_ns
         self._number = 0
@@ -45,12 +49,12 @@ class PatternSource:
         if not self._pacer.wait(stopping, time.monotonic() + timeout_s):
             return None
         stamp_ns = self._now_ns()
-        rgb = self._scene.rgb(stamp_ns * 1e-9)
-        draw_strip(rgb, self._number)
+        number = self._number
         self._number += 1
-        return Frame(rgb, stamp_ns)
+        picture = Picture('rgb8', lambda: self._draw(stamp_ns, number), self._size)
+        return Frame({'image': picture}, stamp_ns, number)
 
-    def calibration(self) -> Calibration | None:
+    def calibration(self, _stream: str) -> Calibration | None:
         """Return the calibration of the rendering camera."""
         view = self._scene.view
         return Calibration.pinhole(
@@ -59,3 +63,8 @@ class PatternSource:
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
+
+    def _draw(self, stamp_ns: int, number: int) -> np.ndarray:
+        rgb = self._scene.rgb(stamp_ns * 1e-9)
+        draw_strip(rgb, number)
+        return rgb

@@ -6,7 +6,7 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 
 from muon_ad_nodes.parts import qos
-from muon_ad_nodes.parts.realsense_device import Extrinsics
+from muon_ad_nodes.parts.realsense_frames import Extrinsics
 
 try:
     from tf2_msgs.msg import TFMessage

@@ -23,6 +23,7 @@ class V4l2Source:
     def __init__(self, device: str, request: Request) -> None:
         self._path = Path(f'/dev/video{device}' if device.isdigit() else device)
         self._request = request
+        self._number = 0
         _check_device(self._path, device)
         # Instead of 10 s, so that a camera that fell silent does not hold up deactivation.
         os.environ.setdefault('OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT', '1')
@@ -48,14 +49,14 @@ class V4l2Source:
         """Return the next frame; the driver waits up to a second for it."""
         good, bgr = self._capture.read()
         if good:
-            stamp_ns = self._request.now_ns()
-            return Frame(self._request.fit(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), stamp_ns)
+            self._number += 1
+            return self._request.frame(bgr, self._request.now_ns(), self._number - 1)
         if not self._path.exists():
             raise SourceError(f'{self._path}: the device is gone; was it unplugged?')
         stopping.wait(RETRY_S)
         return None
 
-    def calibration(self) -> Calibration | None:
+    def calibration(self, _stream: str) -> Calibration | None:
         """Return None: the device does not know its lens."""
         return None
 
