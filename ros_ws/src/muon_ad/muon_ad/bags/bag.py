@@ -13,6 +13,7 @@ from muon_ad.bags.decompress import decompress
 from muon_ad.bags.decompress import ZSTD_MAGIC
 from muon_ad.bags.error import BagError
 from muon_ad.bags.error import Trouble
+from muon_ad.bags.files import BagFile
 from muon_ad.bags.files import files_of
 from muon_ad.bags.files import open_file
 from muon_ad.bags.types import Channel
@@ -43,6 +44,7 @@ class Bag:
 
     topics       name to type, normalised: 'sensor_msgs/msg/Image'
     counts       messages by topic, as far as they were found
+    latched      topics whose last message is kept for subscribers that come late
     unreadable   topic to why its messages cannot be decoded (no definition, another encoding)
     start_ns     time of the first message in nanoseconds since the epoch; 0 in an empty bag
     end_ns       time of the last message
@@ -66,6 +68,7 @@ class Bag:
         self.topics: dict[str, str] = {}
         self.counts: dict[str, int] = {}
         self.unreadable: dict[str, str] = {}
+        self.latched: set[str] = set()
         for file in self._files:
             for number, channel in file.channels.items():
                 self._add(channel, file.counts[number])
@@ -135,6 +138,8 @@ class Bag:
             )
             return
         self.counts[topic] = self.counts.get(topic, 0) + count
+        if channel.latched:
+            self.latched.add(topic)
         try:
             codec(channel)
         except TypeNotKnown as error:
@@ -155,7 +160,7 @@ class Bag:
         yield from heapq.merge(*streams, key=lambda item: item[0].time_ns)
 
     def _of_file(
-        self, file: Any, wanted: Iterable[str], start: int, end: int
+        self, file: BagFile, wanted: Iterable[str], start: int, end: int
     ) -> Iterator[tuple[Raw, Channel, Codec]]:
         readers = {
             number: (channel, codec(channel))

@@ -1,17 +1,28 @@
 """Decompression that ends: within a limit, and with what came out before the damage."""
 
 import bz2
-from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 
 import lz4.frame
-import zstandard
+
+try:
+    from compression import zstd
+except ImportError:  # before Python 3.14
+    from backports import zstd
 
 # No chunk and no message is larger: twice what an uncompressed 8K picture of 32 bits takes.
 LIMIT = 1 << 28
 BLOCK = 1 << 20
-
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+
+_MAKERS = {
+    'zstd': zstd.ZstdDecompressor,
+    'lz4': lz4.frame.LZ4FrameDecompressor,
+    'bz2': bz2.BZ2Decompressor,
+}
+# What the three raise for bytes that are not theirs; EOFError is ours, for too few.
+DAMAGED = (zstd.ZstdError, RuntimeError, ValueError, OSError, EOFError, MemoryError)
 
 
 class Unsupported(ValueError):
@@ -22,54 +33,48 @@ def decompress(kind: str, data: bytes, size: int | None = None) -> tuple[bytes, 
     """Return what `data` holds, and what is wrong with it ('' where it is complete).
 
     `kind` is '' or none, zstd, lz4 (frames) or bz2; `size` is how many bytes are announced, where
-    that is known. Never returns more than LIMIT bytes. Raises Unsupported for another kind.
+    that is known. Never returns much more than LIMIT bytes. Raises Unsupported for another kind.
     """
     if kind in ('', 'none'):
-        parts, wrong = [data], ''
-    elif kind in _BLOCKS:
-        parts, wrong = _collect(_BLOCKS[kind](data))
+        content, wrong = data, ''
+    elif kind in _MAKERS:
+        content, wrong = _collect(blocks(kind, [data]))
     else:
-        raise Unsupported(f'compression is {kind!r}; expected none, zstd, lz4 or bz2')
-    content = parts[0] if len(parts) == 1 else b''.join(parts)
+        raise Unsupported(f'compression is {kind!r}; expected none, {", ".join(_MAKERS)}')
     if not wrong and size is not None and len(content) != size:
         wrong = f'{size} bytes are announced, {len(content)} are there'
     return content, wrong
 
 
-def _collect(blocks: Iterator[bytes]) -> tuple[list[bytes], str]:
-    parts: list[bytes] = []
-    length = 0
+def blocks(kind: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what the `pieces` of a compressed stream hold, at most BLOCK bytes at a time.
+
+    Raises one of DAMAGED after what came out before the damage.
+    """
+    frame = None
+    for piece in pieces:
+        while piece:
+            frame = frame or _MAKERS[kind]()
+            yield frame.decompress(piece, max_length=BLOCK)
+            while not (frame.eof or frame.needs_input):
+                block = frame.decompress(b'', max_length=BLOCK)
+                if not block:
+                    raise EOFError('nothing more comes out')
+                yield block
+            piece = b''
+            if frame.eof:
+                piece, frame = frame.unused_data or b'', None
+    if frame is not None:
+        raise EOFError('the compressed data end early')
+
+
+def _collect(stream: Iterable[bytes]) -> tuple[bytes, str]:
+    content = bytearray()
     try:
-        for block in blocks:
-            parts.append(block)
-            length += len(block)
-            if length > LIMIT:
-                return parts, f'more than {LIMIT} bytes come out'
-    except (zstandard.ZstdError, RuntimeError, OSError, EOFError, MemoryError) as error:
-        return parts, f'damaged: {error}'
-    return parts, ''
-
-
-def _zstd(data: bytes) -> Iterator[bytes]:
-    with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
-        while block := reader.read(BLOCK):
-            yield block
-
-
-def _stepwise(make: Callable[[], object]) -> Callable[[bytes], Iterator[bytes]]:
-    def blocks(data: bytes) -> Iterator[bytes]:
-        decompressor = make()
-        yield decompressor.decompress(data, max_length=BLOCK)
-        while not (decompressor.eof or decompressor.needs_input):
-            yield decompressor.decompress(b'', max_length=BLOCK)
-        if not decompressor.eof:
-            raise EOFError('the compressed data ends early')
-
-    return blocks
-
-
-_BLOCKS = {
-    'zstd': _zstd,
-    'lz4': _stepwise(lz4.frame.LZ4FrameDecompressor),
-    'bz2': _stepwise(bz2.BZ2Decompressor),
-}
+        for block in stream:
+            content += block
+            if len(content) > LIMIT:
+                return bytes(content), f'more than {LIMIT} bytes come out'
+    except DAMAGED as error:
+        return bytes(content), f'damaged: {error}'
+    return bytes(content), ''

@@ -22,3 +22,8 @@ class Trouble:
         shown = '; '.join(list(self._lines)[:SHOWN])
         more = len(self._lines) - SHOWN
         return f'{shown}; and {more} more' if more > 0 else shown
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its name where it has none."""
+    return str(error).partition('\n')[0] or type(error).__name__

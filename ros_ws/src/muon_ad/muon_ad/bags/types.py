@@ -7,6 +7,9 @@ from functools import cache
 from functools import lru_cache
 from pathlib import Path
 
+from rosbags.interfaces import QosDurability
+from rosbags.rosbag2 import ReaderError
+from rosbags.rosbag2.metadata import parse_qos
 from rosbags.serde import SerdeError
 from rosbags.typesys import get_types_from_idl
 from rosbags.typesys import get_types_from_msg
@@ -15,6 +18,8 @@ from rosbags.typesys import Stores
 from rosbags.typesys import TypesysError
 from rosbags.typesys.msg import normalize_msgtype
 from rosbags.typesys.store import Typestore
+
+from muon_ad.bags.error import first_line
 
 # A link to the message package, installed as data of this one: bags need no ROS.
 _OWN_MESSAGES = Path(__file__).parent / 'muon_ad_msgs'
@@ -38,7 +43,8 @@ class Channel:
 
     `type` is normalised (`sensor_msgs/msg/Image`, also where the file says `sensor_msgs/Image`);
     `encoding` is that of the messages: cdr or ros1; `syntax` that of `definition`: ros2msg,
-    ros1msg, ros2idl, or empty where the file holds none.
+    ros1msg, ros2idl, or empty where the file holds none. A `latched` topic keeps its last message
+    for subscribers that come late.
     """
 
     topic: str
@@ -46,6 +52,7 @@ class Channel:
     encoding: str
     definition: str = ''
     syntax: str = ''
+    latched: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,14 +94,22 @@ def message_class(type_name: str) -> type:
 
 
 def normalised(type_name: str) -> str:
-    """Return a type's name as ROS 2 writes it: 'sensor_msgs/Image' has 'msg' in the middle.
+    """Return a type's name as ROS 2 writes it, 'sensor_msgs/msg/Image' for 'sensor_msgs/Image'.
 
-    Raises TypeNotKnown for what is no name of a type.
+    What is no name of a type is returned as it is, and has no codec.
     """
     try:
         return normalize_msgtype(type_name)
     except (AssertionError, ValueError, IndexError):
-        raise TypeNotKnown(f'{type_name!r} is not the name of a message type') from None
+        return type_name
+
+
+def is_latched(profiles: str) -> bool:
+    """Whether one of the QoS profiles, as rosbag2 writes them (YAML), is transient local."""
+    try:
+        return any(q.durability == QosDurability.TRANSIENT_LOCAL for q in parse_qos(profiles))
+    except (ReaderError, TypeError, ValueError, KeyError, AttributeError, RecursionError):
+        return False
 
 
 @lru_cache(256)
@@ -109,13 +124,13 @@ def codec(channel: Channel) -> Codec:
         try:
             return types.deserialize_cdr(cdr, name)
         except _BAD_MESSAGE as error:
-            raise NotDecodable(f'not a {name}: {error}') from error
+            raise NotDecodable(f'not a {name}: {first_line(error)}') from error
 
     def from_ros1(raw: bytes) -> bytes:
         try:
             return bytes(types.ros1_to_cdr(raw, name))
         except _BAD_MESSAGE as error:
-            raise NotDecodable(f'not a {name} of ROS 1: {error}') from error
+            raise NotDecodable(f'not a {name} of ROS 1: {first_line(error)}') from error
 
     return Codec(from_ros1 if channel.encoding == 'ros1' else bytes, decode)
 
@@ -143,7 +158,8 @@ def _types_of(channel: Channel) -> Typestore:
         types.register(definitions)
         types.get_msgdef(channel.type)
     except _BAD_DEFINITION as error:
-        raise TypeNotKnown(f'the definition of {channel.type} is not usable: {error}') from error
+        wrong = first_line(error)
+        raise TypeNotKnown(f'the definition of {channel.type} is not usable: {wrong}') from error
     return store() if _same_layout(types) else types
 
 
