@@ -1,0 +1,415 @@
+"""Pairs the messages of several streams by their stamps (approximate time), and accounts for each.
+
+A *set* has one message of every stream (of an optional one: at most one), all within `slop` of one
+another; no message is in two sets, and sets never overtake one another. Its *skew* is its latest
+minus its earliest stamp. Among all ways to form sets the best one is that of the greatest total
+worth: `slop + 1 ns - skew` for a set, and `slop + 1 ns` for each optional message in it. So no
+message that fits is left over without a better use for its partners, and the nearest ones pair.
+
+When each set is decided, which is what this adds over doing it afterwards:
+
+- at once, when no message yet to come could be part of a better set. Streams tell how soon their
+  next message may come: not sooner after the last than any two lately.
+- else as soon as no message yet to come is within `slop` (plus `lookahead`) of it. It is then the
+  first set of the best way to pair what is known.
+
+The first rule never costs anything. The second gives the best result where the messages of each
+stream are more than `2 * slop` apart, as no message fits two sets then; that is also the largest
+number of sets. With a larger slop, or none that small, as for free-running cameras that need half
+a period, alternatives form chains without end: the result is the best one if `lookahead` covers
+the chain, and near it otherwise. There a message that waits still counts for something
+(`WAITING_SHARE`), so that two cameras half a period apart do not change partners with every bit of
+jitter, which would leave a message over each time.
+
+The idea of waiting until a set is proven is that of message_filters' ApproximateTime (C++), which
+has neither a slop nor optional streams in its proof, and does not say what became of the rest.
+"""
+
+from bisect import insort
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from itertools import product
+from typing import Generic
+from typing import TypeVar
+
+M = TypeVar('M')
+
+# Stamps that differ by more from the newest one are believed when a second one agrees.
+JUMP_NS = 1_000_000_000
+# Of the slop: what a message that may yet find partners is worth, in choosing the next set.
+WAITING_SHARE = 0.25
+# Over so many messages of a stream their least distance is taken.
+INTERVALS = 32
+_FOREVER = 1 << 63
+
+
+@dataclass
+class Counts:
+    """What became of a stream's messages. With those that wait, the others make up `received`."""
+
+    received: int = 0
+    matched: int = 0
+    no_partner: int = 0     # the nearest of another stream was too far away, or went with others
+    silent: int = 0         # another stream delivered nothing while this waited
+    queue_full: int = 0     # pushed out by newer ones
+    late: int = 0           # came when what it could have gone with had been decided
+    invalid: int = 0        # stamp not above 0, the same twice, or far from all others
+
+    @property
+    def unmatched(self) -> int:
+        """How many found no set."""
+        return self.no_partner + self.silent + self.queue_full + self.late + self.invalid
+
+
+@dataclass(frozen=True)
+class MatchedSet(Generic[M]):
+    """Messages that belong together, and their stamps in nanoseconds, by stream."""
+
+    stamp: int                  # that of the reference, the first stream
+    stamps: dict[str, int]
+    messages: dict[str, M]
+
+    @property
+    def skew(self) -> int:
+        """Latest minus earliest stamp, nanoseconds."""
+        return max(self.stamps.values()) - min(self.stamps.values())
+
+
+@dataclass
+class _Stream(Generic[M]):
+    name: str
+    required: bool
+    counts: Counts = field(default_factory=Counts)
+    stamps: list[int] = field(default_factory=list)         # of what waits, ascending
+    messages: dict[int, M] = field(default_factory=dict)    # what waits, by stamp
+    last: int = 0               # newest stamp that came; 0: none
+    decided: int = 0            # newest stamp that no longer waits
+    intervals: deque[int] = field(default_factory=lambda: deque(maxlen=INTERVALS))
+
+    @property
+    def expected(self) -> int:
+        """The earliest stamp of the next message, by those that came."""
+        return self.last + min(self.intervals, default=1) if self.last else 0
+
+    def insert(self, stamp: int, message: M) -> None:
+        insort(self.stamps, stamp)
+        self.messages[stamp] = message
+        if self.last and stamp > self.last:
+            self.intervals.append(stamp - self.last)
+        self.last = max(self.last, stamp)
+
+    def remove(self) -> M:
+        """Remove the oldest that waits."""
+        self.decided = self.stamps.pop(0)
+        return self.messages.pop(self.decided)
+
+    def drop(self, reason: str) -> None:
+        self.remove()
+        self.count(reason)
+
+    def count(self, reason: str) -> None:
+        setattr(self.counts, reason, getattr(self.counts, reason) + 1)
+
+    def forget(self) -> None:
+        self.last = self.decided = 0
+        self.intervals.clear()
+
+
+class Synchronizer(Generic[M]):
+    """Finds matched sets in messages that are added one by one, in order of arrival.
+
+    `streams` are their names, the first one being the reference; those in `optional` may be absent
+    from a set. Times are nanoseconds. `queue_size` is how many messages of a stream may wait.
+    A stream is waited for until it is `patience` behind the newest stamp of all; an optional one
+    that fell so far behind is not waited for again before it delivers.
+
+    Time that jumps back by more than a second is counted in `resets` and begun anew.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[str],
+        slop: int,
+        *,
+        optional: Sequence[str] = (),
+        queue_size: int = 10,
+        patience: int = 250_000_000,
+        lookahead: int = 0,
+    ) -> None:
+        self._check(streams, slop, optional, queue_size, patience, lookahead)
+        self._streams = [_Stream(name, name not in optional) for name in streams]
+        self._by_name = {stream.name: stream for stream in self._streams}
+        self._slop = slop
+        self._queue_size = queue_size
+        self._patience = patience
+        self._lookahead = lookahead
+        self._newest = 0
+        self._aside: tuple[_Stream[M], int, M] | None = None
+        self._ending = False
+        self.sets = 0
+        self.resets = 0
+
+    def add(self, stream: str, stamp: int, message: M) -> list[MatchedSet[M]]:
+        """Take a message in; return the sets that are decided now. KeyError: no such stream."""
+        into = self._by_name[stream]
+        into.counts.received += 1
+        if stamp <= 0:
+            into.count('invalid')
+            return []
+        if not self._newest or abs(stamp - self._newest) <= JUMP_NS:
+            self._refuse_aside()
+            self._take_in(into, stamp, message)
+            return self._decide()
+        if self._aside is None or abs(stamp - self._aside[1]) > JUMP_NS:
+            self._refuse_aside()
+            self._aside = into, stamp, message
+            return []
+        return self._jump(into, stamp, message)
+
+    def flush(self) -> list[MatchedSet[M]]:
+        """Decide about everything that waits: no more will come, or not for long."""
+        self._ending = True
+        self._refuse_aside()
+        sets = self._decide()
+        self._ending = False
+        return sets
+
+    def counts(self, stream: str) -> Counts:
+        """Return what became of a stream's messages."""
+        return self._by_name[stream].counts
+
+    def waiting(self, stream: str) -> int:
+        """Return how many messages of a stream wait."""
+        aside = self._aside is not None and self._aside[0].name == stream
+        return len(self._by_name[stream].stamps) + aside
+
+    @staticmethod
+    def _check(
+        streams: Sequence[str], slop: int, optional: Sequence[str], queue_size: int,
+        patience: int, lookahead: int,
+    ) -> None:
+        if len(streams) < 2 or len(set(streams)) < len(streams):
+            raise ValueError(f'streams are {list(streams)}; expected two or more different names')
+        if not set(optional) <= set(streams[1:]):
+            raise ValueError(
+                f'optional streams are {list(optional)}; expected some of {list(streams[1:])} '
+                '(the first one is the reference and always needed)'
+            )
+        if slop < 0 or lookahead < 0 or queue_size < 1 or patience <= 0:
+            raise ValueError(
+                f'slop {slop}, lookahead {lookahead}, queue_size {queue_size}, patience '
+                f'{patience}; expected slop and lookahead from 0, the others above 0'
+            )
+
+    # What comes in.
+
+    def _take_in(self, into: _Stream[M], stamp: int, message: M) -> None:
+        if stamp == into.decided or stamp in into.messages:
+            into.count('invalid')
+        elif stamp < into.decided or any(
+            other.decided > stamp + self._slop for other in self._needed_beside(into)
+        ):
+            into.count('late')
+        else:
+            into.insert(stamp, message)
+            self._newest = max(self._newest, stamp)
+
+    def _jump(self, into: _Stream[M], stamp: int, message: M) -> list[MatchedSet[M]]:
+        """Time has jumped: two messages in a row say so. Begin anew with them."""
+        first, self._aside = self._aside, None
+        self.resets += stamp < self._newest
+        sets = self.flush()
+        for stream in self._streams:
+            stream.forget()
+        self._newest = 0
+        for one in (first, (into, stamp, message)):
+            self._take_in(*one)
+        return sets + self._decide()
+
+    def _refuse_aside(self) -> None:
+        if self._aside is not None:
+            self._aside[0].count('invalid')
+            self._aside = None
+
+    # What may yet come.
+
+    def _needed_beside(self, stream: _Stream[M]) -> Iterator[_Stream[M]]:
+        return (other for other in self._streams if other.required and other is not stream)
+
+    def _horizon(self, stream: _Stream[M]) -> int:
+        """Return the earliest stamp that the next message of a stream may have."""
+        given_up = not stream.required and self._newest - stream.last > self._patience
+        if self._ending or given_up:
+            return _FOREVER
+        return max(stream.expected, self._newest - self._patience)
+
+    def _following(self, stream: _Stream[M], index: int) -> int:
+        """Return the stamp of what waits at `index`, or the earliest it may have."""
+        return stream.stamps[index] if len(stream.stamps) > index else self._horizon(stream)
+
+    # What is decided.
+
+    def _decide(self) -> list[MatchedSet[M]]:
+        sets = []
+        while True:
+            self._drop_hopeless()
+            full = [each for each in self._streams if len(each.stamps) > self._queue_size]
+            if self._heads_are_best():
+                sets.append(self._take([0 if each.stamps else None for each in self._streams]))
+                continue
+            chosen = self._plan()
+            if chosen is not None and (full or self._is_closed(chosen)):
+                sets.append(self._take(chosen))
+            elif full:
+                full[0].drop('queue_full')
+            else:
+                return sets
+
+    def _drop_hopeless(self) -> None:
+        """Drop the oldest of all as long as it fits nothing that waits or may yet come."""
+        while waiting := [each for each in self._streams if each.stamps]:
+            oldest = min(waiting, key=lambda each: each.stamps[0])
+            limit = oldest.stamps[0] + self._slop
+            missing = [
+                other for other in self._needed_beside(oldest)
+                if self._following(other, 0) > limit
+            ]
+            if not missing:
+                return
+            silent = any(not other.stamps and other.expected <= limit for other in missing)
+            oldest.drop('silent' if silent else 'no_partner')
+
+    def _heads_are_best(self) -> bool:
+        """Whether the oldest of each stream make a set than which none better can come.
+
+        Another set with one of them has a later message of some stream in it. So it is worth no
+        more where that one is at least the skew away from the others' latest. With optional
+        streams two sets may stand in the place of one, and so no other may fit at all.
+        """
+        heads = [each for each in self._streams if each.stamps]
+        if any(not each.stamps and self._horizon(each) < _FOREVER for each in self._streams):
+            return False
+        if not all(each.stamps for each in self._streams if each.required):
+            return False
+        stamps = [each.stamps[0] for each in heads]
+        skew = max(stamps) - min(stamps)
+        margin = skew if all(each.required for each in self._streams) else self._slop + 1
+        return skew <= self._slop and all(
+            self._following(each, 1) >= margin + max(
+                (other.stamps[0] for other in heads if other is not each), default=0
+            )
+            for each in heads
+        )
+
+    def _is_closed(self, chosen: Sequence[int | None]) -> bool:
+        """Whether nothing that may yet come fits a member of the set."""
+        stamps = [
+            None if index is None else each.stamps[index]
+            for each, index in zip(self._streams, chosen, strict=True)
+        ]
+        return all(
+            self._horizon(each) > self._slop + self._lookahead + max(
+                (other for at, other in enumerate(stamps) if at != own and other is not None),
+                default=0,
+            )
+            for own, each in enumerate(self._streams)
+        )
+
+    def _plan(self) -> tuple[int | None, ...] | None:
+        """Return the first set of the best way to pair what waits, as indices; None: wait."""
+        horizons = [self._horizon(each) for each in self._streams]
+        needed = [each.required for each in self._streams]
+        still_open = []
+        for own, each in enumerate(self._streams):
+            others = [h for at, h in enumerate(horizons) if at != own and needed[at]]
+            earliest = min(others, default=_FOREVER) - self._slop
+            still_open.append(sum(stamp >= earliest for stamp in each.stamps))
+        waiting_worth = int(self._slop * WAITING_SHARE)
+
+        def left(at: tuple[int, ...]) -> int:
+            return waiting_worth * max(
+                min(count, len(each.stamps) - index)
+                for count, each, index in zip(still_open, self._streams, at, strict=True)
+            )
+
+        return best_first([each.stamps for each in self._streams], needed, self._slop, left)
+
+    def _take(self, chosen: Sequence[int | None]) -> MatchedSet[M]:
+        stamps, messages = {}, {}
+        for stream, index in zip(self._streams, chosen, strict=True):
+            if index is None:
+                continue
+            for _ in range(index):
+                stream.drop('no_partner')
+            stream.count('matched')
+            messages[stream.name] = stream.remove()
+            stamps[stream.name] = stream.decided
+        self.sets += 1
+        return MatchedSet(stamps[self._streams[0].name], stamps, messages)
+
+
+def best_first(
+    stamps: Sequence[Sequence[int]],
+    needed: Sequence[bool],
+    slop: int,
+    left: Callable[[tuple[int, ...]], int],
+) -> tuple[int | None, ...] | None:
+    """Return the first set of the best way to pair: an index a stream, None where it has no part.
+
+    `stamps` are ascending, a list a stream, `needed` tells which streams every set must have, and
+    `left(at)` is what the messages from the indices `at` on are worth unpaired. None where there
+    is no set, or none that is worth as much as leaving its messages.
+
+    Of the oldest of all there are two things to say: it is in no set, or its set has the oldest
+    of each other stream that takes part. For where it is with a later one, the oldest of that
+    stream lies between the two and does as well. Nor do sets that cross gain anything: swapping
+    their members gives two that do not, with no greater skew.
+    """
+    known: dict[tuple[int, ...], tuple[int, tuple[int | None, ...] | None]] = {}
+
+    def best(at: tuple[int, ...]) -> tuple[int, tuple[int | None, ...] | None]:
+        if at not in known:
+            known[at] = search(at)
+        return known[at]
+
+    def search(at: tuple[int, ...]) -> tuple[int, tuple[int | None, ...] | None]:
+        found = left(at), None
+        heads = [own[index] if index < len(own) else None
+                 for own, index in zip(stamps, at, strict=True)]
+        if any(head is None and must for head, must in zip(heads, needed, strict=True)):
+            return found
+        oldest = min((head, i) for i, head in enumerate(heads) if head is not None)[1]
+        for members in _choices(heads, needed, oldest, slop):
+            worth = _worth([heads[i] for i in members], slop, sum(needed))
+            after = tuple(index + (i in members) for i, index in enumerate(at))
+            chosen = tuple(index if i in members else None for i, index in enumerate(at))
+            found = max(found, (worth + best(after)[0], chosen), key=lambda pair: pair[0])
+        skipped = best(tuple(index + (i == oldest) for i, index in enumerate(at)))
+        return max(found, skipped, key=lambda pair: pair[0])
+
+    return best((0,) * len(stamps))[1]
+
+
+def _choices(
+    heads: Sequence[int | None], needed: Sequence[bool], oldest: int, slop: int
+) -> Iterator[tuple[int, ...]]:
+    """Yield the streams of each set that the oldest of all can be in."""
+    limit = heads[oldest] + slop
+    if any(must and head > limit for head, must in zip(heads, needed, strict=True)):
+        return
+    fixed = [i for i, must in enumerate(needed) if must or i == oldest]
+    free = [
+        i for i, head in enumerate(heads)
+        if i not in fixed and head is not None and head <= limit
+    ]
+    for used in product((True, False), repeat=len(free)):
+        yield (*fixed, *(i for i, is_used in zip(free, used, strict=True) if is_used))
+
+
+def _worth(stamps: Sequence[int], slop: int, needed: int) -> int:
+    """Return what a set is worth, `needed` of whose members are not optional."""
+    return (slop + 1) * (1 + len(stamps) - needed) - (max(stamps) - min(stamps))
