@@ -131,7 +131,7 @@ class McapFile:
         if not wrong and chunk.crc and crc32(content) != chunk.crc:
             self._source.told(chunk.begin, 'the checksum of a chunk differs; its messages may too')
         if wrong:
-            self._source.told(chunk.begin, f'a chunk is not whole; read up to the damage ({wrong})')
+            self._source.told(chunk.begin, f'a chunk is read up to its damage ({wrong})')
         return list(self._messages(content, chunk))
 
     def _messages(self, content: bytes, chunk: Chunk) -> Iterator[Raw]:

@@ -126,7 +126,7 @@ class Ros1File:
         except Unsupported as error:
             content, wrong = b'', str(error)
         if wrong:
-            self._source.told(chunk.begin, f'a chunk is not whole; read up to the damage ({wrong})')
+            self._source.told(chunk.begin, f'a chunk is read up to its damage ({wrong})')
         messages = []
         try:
             messages.extend(self._messages(content, chunk))
