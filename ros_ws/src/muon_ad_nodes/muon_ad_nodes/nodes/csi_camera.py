@@ -3,11 +3,14 @@
 import time
 from pathlib import Path
 
+from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts.argus_source import argus_pipeline
 from muon_ad_nodes.parts.argus_source import open_gstreamer
 from muon_ad_nodes.parts.calibration import Calibration
 from muon_ad_nodes.parts.calibration import load_calibration
 from muon_ad_nodes.parts.capture import CaptureThread
+from muon_ad_nodes.parts.fault_injection import FaultInjection
+from muon_ad_nodes.parts.fault_injection import FAULTS
 from muon_ad_nodes.parts.file_sources import FolderSource
 from muon_ad_nodes.parts.file_sources import VideoSource
 from muon_ad_nodes.parts.image_topic import ImageTopic
@@ -59,6 +62,7 @@ PARAMETERS = (
         'camera_info_url', '',
         'Calibration file of the camera calibrator: a path, file:///path or package://name/path.',
     ),
+    *FAULTS,
 )
 
 
@@ -75,25 +79,29 @@ class CsiCamera(SuiteNode):
         self._calibration: Calibration | None = None
         self._topic: ImageTopic | None = None
         self._capture: CaptureThread | None = None
+        self._faults: FaultInjection | None = None
 
     def build(self) -> None:
         """Read the calibration, open the source and create the topics."""
         url = self.settings.camera_info_url
         loaded = load_calibration(url) if url else None
-        self._source = self._open()
+        self._faults = FaultInjection(self, beside_source=True)
+        self._source = self._faults.around(self._open)()
         self._calibration = loaded or self._source.calibration('image')
         if self._calibration is None:
             self.get_logger().warning(
                 'the camera is uncalibrated: camera_info carries sizes only, K is zero; set '
                 'camera_info_url'
             )
-        self._topic = ImageTopic(self, 'image_raw', 'image', self.settings.frame_id)
+        frame_id = self.settings.frame_id
+        self._topic = ImageTopic(self, 'image_raw', 'image', frame_id, self._faults)
 
     def start(self) -> None:
         """Begin to publish; what was played before starts over."""
         if self._source is None:
-            self._source = self._open()
+            self._source = self._faults.around(self._open)()
         self.say('')
+        self._faults.begin()
         live = self.settings.source in CAMERAS
         self._capture = CaptureThread(self, self._source, self._publish, live)
 
@@ -102,6 +110,7 @@ class CsiCamera(SuiteNode):
         if self._capture is not None:
             self._capture.stop()
             self._capture = None
+        self._faults.end()
         self._close()
 
     def teardown(self) -> None:
@@ -109,7 +118,14 @@ class CsiCamera(SuiteNode):
         self._close()
         if self._topic is not None:
             self._topic.destroy()
-        self._topic = self._calibration = None
+        if self._faults is not None:
+            self._faults.destroy()
+        self._topic = self._calibration = self._faults = None
+
+    def describe(self, status: TaskStatus) -> None:
+        """Add the faults done on purpose."""
+        if self._faults is not None:
+            self._faults.describe(status)
 
     def _close(self) -> None:
         if self._source is not None:

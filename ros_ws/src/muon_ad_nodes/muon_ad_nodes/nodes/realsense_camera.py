@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
+from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts.capture import CaptureThread
+from muon_ad_nodes.parts.fault_injection import FaultInjection
+from muon_ad_nodes.parts.fault_injection import FAULTS
 from muon_ad_nodes.parts.image_topic import ImageTopic
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.parameters import Parameter
@@ -50,6 +53,7 @@ PARAMETERS = (
         'rgb_camera.enable_auto_exposure', True,
         'Automatic exposure of colour. No effect on a simulated camera.',
     ),
+    *FAULTS,
 )
 
 
@@ -69,6 +73,7 @@ class RealSenseCamera(SuiteNode):
         self._extrinsics: ExtrinsicsPublisher | None = None
         self._described = False
         self._capture: CaptureThread | None = None
+        self._faults: FaultInjection | None = None
 
     def build(self) -> None:
         """Find the camera and create the topics."""
@@ -78,7 +83,8 @@ class RealSenseCamera(SuiteNode):
         both = len(streams) == 2
         require_sdk()
         self._framer = Framer(streams, both and settings.align_depth_enable)
-        self._source = self._open()
+        self._faults = FaultInjection(self, beside_source=True)
+        self._source = self._faults.around(self._open)()
         if wishes.color:
             self._add('color', 'color/image_raw', 'color')
         if wishes.depth:
@@ -91,8 +97,9 @@ class RealSenseCamera(SuiteNode):
     def start(self) -> None:
         """Begin to stream."""
         if self._source is None:
-            self._source = self._open()
+            self._source = self._faults.around(self._open)()
         self._described = False
+        self._faults.begin()
         self._capture = CaptureThread(self, self._source, self._publish, live=True)
 
     def stop(self) -> None:
@@ -100,6 +107,7 @@ class RealSenseCamera(SuiteNode):
         if self._capture is not None:
             self._capture.stop()
             self._capture = None
+        self._faults.end()
         self._close()
 
     def teardown(self) -> None:
@@ -110,11 +118,18 @@ class RealSenseCamera(SuiteNode):
         self._topics.clear()
         if self._extrinsics is not None:
             self._extrinsics.destroy()
-        self._extrinsics = self._framer = None
+        if self._faults is not None:
+            self._faults.destroy()
+        self._extrinsics = self._framer = self._faults = None
+
+    def describe(self, status: TaskStatus) -> None:
+        """Add the faults done on purpose."""
+        if self._faults is not None:
+            self._faults.describe(status)
 
     def _add(self, stream: str, topic: str, seen_by: str) -> None:
         frame_id = f'{self.settings.camera_name}_{seen_by}_optical_frame'
-        self._topics[stream] = ImageTopic(self, f'~/{topic}', stream, frame_id)
+        self._topics[stream] = ImageTopic(self, f'~/{topic}', stream, frame_id, self._faults)
 
     def _open(self) -> Source:
         wishes = _wishes(self.settings)
