@@ -96,6 +96,10 @@ class BagWriter:
                 raise BagError(f'{topic}: the message is no {type_name}: {error!r}') from error
         self._writer.write(self._connections[topic], time_ns, message)
 
+    def annotate(self, key: str, value: str) -> None:
+        """Note something about the bag in its metadata (custom data of rosbag2)."""
+        self._writer.set_custom_data(key, value)
+
     def close(self) -> None:
         """Finish the file and put it in its place."""
         self._writer.close()
