@@ -6,7 +6,10 @@ from setuptools import setup
 package_name = 'muon_ad_nodes'
 share = Path('share') / package_name
 
-NODES = ('realsense_camera', 'csi_camera', 'style_transfer', 'object_detector', 'supervisor')
+NODES = (
+    'realsense_camera', 'csi_camera', 'style_transfer', 'object_detector', 'frame_sync',
+    'supervisor',
+)
 
 
 def tree(folder: str) -> list[tuple[str, list[str]]]:

@@ -6,7 +6,10 @@ import sys
 from muon_ad_nodes.parts.lifecycle import COMMON
 from muon_ad_nodes.parts.parameters import Parameter
 
-NODES = ('realsense_camera', 'csi_camera', 'style_transfer', 'object_detector', 'supervisor')
+NODES = (
+    'realsense_camera', 'csi_camera', 'style_transfer', 'object_detector', 'frame_sync',
+    'supervisor',
+)
 
 HEADER = """# Parameters
 

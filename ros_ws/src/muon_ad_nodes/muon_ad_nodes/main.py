@@ -36,6 +36,11 @@ def object_detector() -> int:
     return _run('object_detector')
 
 
+def frame_sync() -> int:
+    """Run the node that pairs images by stamp."""
+    return _run('frame_sync')
+
+
 def supervisor() -> int:
     """Run the supervisor."""
     return _run('supervisor')
