@@ -60,7 +60,23 @@ def test_full_cycle(bench):
         assert task.trigger_deactivate() == SUCCESS
         assert task.trigger_cleanup() == SUCCESS
     assert task.calls == ['build', 'start', 'stop', 'teardown'] * 2
-    assert task.settings.rate == 30.0
+
+
+def test_every_transition_is_announced_before_it_begins(bench):
+    """A supervisor would take the silence of a long one for a node that hangs."""
+    task = bench.run(Task)
+    published = []
+    task._status_publisher.publish = lambda status: published.append(
+        (status.state, task.calls[-1] if task.calls else '')
+    )
+    for trigger in ('configure', 'activate', 'deactivate', 'cleanup'):
+        getattr(task, f'trigger_{trigger}')()
+    assert [entry for entry in published if entry[0].endswith(('ing', 'up'))] == [
+        ('configuring', ''), ('activating', 'build'), ('deactivating', 'start'),
+        ('cleaningup', 'stop'),
+    ]  # fmt: skip
+    assert task.trigger_shutdown() == SUCCESS
+    assert published[-1][0] == 'finalized'
 
 
 def test_failed_build_is_torn_down_and_can_be_repeated(bench):
@@ -79,6 +95,52 @@ def test_failed_build_is_torn_down_and_can_be_repeated(bench):
     assert statuses[-1].message == ''
 
 
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """What nodes log as errors."""
+    lines = []
+    logger = rclpy.impl.rcutils_logger.RcutilsLogger
+    monkeypatch.setattr(logger, 'error', lambda _, text, **__: lines.append(text))
+    return lines
+
+
+@pytest.mark.parametrize('step, trigger, undone_by, message', [
+    ('build', 'configure', 'teardown', 'configure failed: build went wrong'),
+    ('start', 'activate', 'stop', 'activate failed: start went wrong'),
+    ('stop', 'deactivate', None, 'stopping failed: stop went wrong'),
+    ('teardown', 'cleanup', None, 'tearing down failed: teardown went wrong'),
+    ('teardown', 'shutdown', None, 'tearing down failed: teardown went wrong'),
+])  # fmt: skip
+def test_a_transition_that_raises(bench, said, step, trigger, undone_by, message):
+    """It logs its traceback, undoes what it did, and the status says the cause."""
+    task = bench.run(lambda: Task([step]))
+    way = {'configure': [], 'activate': ['configure'], 'shutdown': ['configure', 'activate']}
+    for before in way.get(trigger, ['configure', 'activate']):
+        assert getattr(task, f'trigger_{before}')() == SUCCESS
+    if trigger == 'cleanup':
+        assert task.trigger_deactivate() == SUCCESS
+    state = task._state
+    result = getattr(task, f'trigger_{trigger}')()
+    assert result == (FAILURE if undone_by else SUCCESS)
+    assert not undone_by or (task.calls[-1], task._state) == (undone_by, state)
+    assert task._message == message
+    line, = said
+    assert line.startswith(message)
+    assert "in _note\n    raise RuntimeError(f'{name} went wrong')" in line
+    statuses = bench.listen(TaskStatus, '/task/status', qos.LATCHED)
+    bench.wait(lambda: statuses and statuses[-1].message == message, 'the cause in the status')
+
+
+def test_the_cause_stays_first_where_the_roll_back_fails_too(bench, said):
+    task = bench.run(lambda: Task(['build', 'teardown']))
+    assert task.trigger_configure() == FAILURE
+    assert [line.splitlines()[0] for line in said] == [
+        'configure failed: build went wrong', 'tearing down failed: teardown went wrong',
+    ]
+    assert task._message == '; '.join(line.splitlines()[0] for line in said)
+    assert state_of(task) == State.PRIMARY_STATE_UNCONFIGURED
+
+
 def test_failed_start_leaves_the_node_inactive(bench):
     task = bench.run(lambda: Task(['start']))
     task.trigger_configure()
@@ -87,6 +149,7 @@ def test_failed_start_leaves_the_node_inactive(bench):
     assert task.calls == ['build', 'start', 'stop']
     task.raising.clear()
     assert task.trigger_activate() == SUCCESS
+    assert task._message == ''
 
 
 def test_failing_clean_up_still_reaches_unconfigured(bench):
@@ -96,6 +159,25 @@ def test_failing_clean_up_still_reaches_unconfigured(bench):
     assert task.trigger_deactivate() == SUCCESS
     assert task.trigger_cleanup() == SUCCESS
     assert state_of(task) == State.PRIMARY_STATE_UNCONFIGURED
+
+
+def test_a_status_that_cannot_be_described_goes_out_all_the_same(bench):
+    task = bench.run(Task)
+    task.describe = lambda _: 1 / 0
+    statuses = bench.listen(TaskStatus, '/task/status', qos.LATCHED)
+    assert task.trigger_configure() == SUCCESS
+    bench.wait(
+        lambda: statuses and statuses[-1].state == 'inactive', 'the status'
+    )
+    assert statuses[-1].message == 'no details: division by zero'
+
+
+def test_failure_in_a_thread_ends_the_process_with_its_cause(bench, said):
+    task = bench.run(Task)
+    task.fail(ValueError('bad weather'))
+    assert task.failed.is_set()
+    assert 'ValueError: bad weather' in said[0]
+    assert task._message == 'work failed: bad weather'
 
 
 def test_bad_override_is_reported_and_can_be_mended(bench):

@@ -9,6 +9,8 @@ import pytest
 from support import wait_until
 
 from muon_ad_nodes.parts import processes
+from muon_ad_nodes.parts.arguments import full_name
+from muon_ad_nodes.parts.processes import find_nodes
 from muon_ad_nodes.parts.processes import Recipe
 
 SLEEP = [sys.executable, '-S', '-c', 'import time; print(1, flush=True); time.sleep(600)']
@@ -63,3 +65,79 @@ def test_end_kills_what_ignores_interrupts():
     processes.end(child, seconds=0.1)
     assert child.returncode == -signal.SIGKILL
     child.stdout.close()
+
+
+def test_kill_means_this_very_process(sleeper):
+    recipe = Recipe.of(sleeper.pid)
+    with pytest.raises(ProcessLookupError):
+        Recipe(recipe.pid, recipe.started - 1, recipe.command, {}, '/').kill()
+    assert recipe.alive()
+    recipe.kill()
+    assert sleeper.wait(10) == -signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        recipe.kill()
+
+
+@pytest.mark.parametrize('words, default, name', [
+    ('exe --ros-args -r __node:=eye -r __ns:=/left', '', '/left/eye'),
+    ('exe --ros-args --remap __ns:=/ -r __node:=eye', '', '/eye'),
+    ('exe --ros-args -r __node:=a -r __node:=b', '', '/b'),
+    ('exe --ros-args -r __ns:=/left', 'eye', '/left/eye'),
+    ('exe --ros-args -r image:=x __node:=y', '', ''),
+    ('', '', ''),
+])  # fmt: skip
+def test_name_of_the_node_in_a_command_line(words, default, name):
+    assert full_name(words.split(), default) == name
+
+
+@pytest.fixture
+def start_named():
+    """Return a function that starts a process with the command line of a node."""
+    started = []
+
+    def start(name: str, *code: str, domain: str = '') -> subprocess.Popen:
+        domain = domain or os.environ.get('ROS_DOMAIN_ID', '')
+        command = [*(code or SLEEP), '--ros-args', '-r', f'__node:={name}', '-r', '__ns:=/test']
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, env={**os.environ, 'ROS_DOMAIN_ID': domain}
+        )
+        started.append(child)
+        child.stdout.readline()
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def test_nodes_are_found_by_their_command_lines(start_named):
+    node = start_named('found')
+    start_named('another')
+    assert find_nodes(['/test/found', '/test/none']) == {'/test/found': Recipe.of(node.pid)}
+    # Of two the later; of those in another domain none.
+    later = start_named('found')
+    start_named('found', domain='231')
+    start_named('elsewhere', domain='231')
+    found = find_nodes(['/test/found', '/test/elsewhere'])
+    assert {name: recipe.pid for name, recipe in found.items()} == {'/test/found': later.pid}
+
+
+def test_what_ros2_run_started_is_found_and_not_ros2_run(start_named):
+    code = 'import subprocess, sys; subprocess.run([sys.executable, "-S", "-c", ' \
+        '"import time; print(1, flush=True); time.sleep(600)", *sys.argv[1:]])'
+    wrapper = start_named('wrapped', sys.executable, '-S', '-c', code)
+    inner = find_nodes(['/test/wrapped'])['/test/wrapped']
+    assert inner.pid != wrapper.pid
+    inner.kill()
+    assert wrapper.wait(10) == 0
+
+
+def test_a_number_of_another_container_is_no_node_of_ours(start_named, sleeper):
+    recipe = Recipe.of(start_named('eye').pid)
+    assert recipe.may_be('/test/eye')
+    assert not recipe.may_be('/test/other')
+    plain = Recipe.of(sleeper.pid)
+    assert plain.may_be('/any') == ('AMENT_PREFIX_PATH' in os.environ)
+    assert not Recipe(1, 1, ('bash',), {}, '/').may_be('/any')

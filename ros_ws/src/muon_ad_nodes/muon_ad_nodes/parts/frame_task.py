@@ -75,7 +75,8 @@ class FrameTask:
     def _run(self, mailbox: Mailbox[Image]) -> None:
         while (message := mailbox.take()) is not None:
             try:
-                self._work(message)
+                with self._node.monitor.working():
+                    self._work(message)
             except (ImageError, EngineError) as error:
                 self._node.drop_invalid(str(error))
             except Exception as error:  # noqa: BLE001 - reported by the node, which then ends

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import traceback
+from collections.abc import Callable
 from collections.abc import Iterable
 from types import SimpleNamespace
 
@@ -25,6 +26,13 @@ from muon_ad_nodes.parts.parameters import validate
 from muon_ad_nodes.parts.stages import TaskMonitor
 
 STATUS_PERIOD_S = 1.0
+# States in which the executor is in a transition, and the status silent.
+UNDER_WAY = {
+    'configure': 'configuring',
+    'activate': 'activating',
+    'deactivate': 'deactivating',
+    'cleanup': 'cleaningup',
+}
 
 # Of every node. They are applied by the process before the node exists (parts/realtime.py).
 COMMON = (
@@ -59,7 +67,8 @@ class SuiteNode(LifecycleNode):
     transition fails; the node lives on in the state before. `settings` holds the parameters read
     at configure.
 
-    Publishes `~/status` (muon_ad_msgs/TaskStatus, latched) every second in every state.
+    Publishes `~/status` (muon_ad_msgs/TaskStatus, latched) every second in every state, and when
+    a transition begins (state configuring, activating, deactivating, cleaningup) and ends.
     """
 
     def __init__(self, name: str, parameters: Iterable[Parameter]) -> None:
@@ -151,72 +160,98 @@ class SuiteNode(LifecycleNode):
         if classes.off_policy and not self._refused:
             self.warn_once(f'threads outside {asked.policy}: {", ".join(classes.off_policy)}')
         status.message = '; '.join(filter(None, (self._message, *self._refused)))
-        self.describe(status)
+        self._describe(status)
         self._status_publisher.publish(status)
+
+    def _describe(self, status: TaskStatus) -> None:
+        """Let the node describe itself; where it cannot, the status says so and goes out."""
+        try:
+            self.describe(status)
+        except Exception as error:  # noqa: BLE001 - a defect, which must not end the task
+            trace = ''.join(traceback.format_exception(error))
+            self.warn_once(f'describing failed: {error}\n{trace}')
+            status.message = '; '.join(filter(None, (status.message, f'no details: {error}')))
 
     def close(self) -> None:
         """Stop and tear down from whatever state; for the end of the process."""
         if self._state == 'active':
             self._guard('stopping', self.stop)
         if self._state in ('active', 'inactive'):
-            self._guard('tearing down', self.teardown)
+            self._tear_down()
         self._state = 'finalized'
 
     # Transitions.
 
     def on_configure(self, _state: object) -> TransitionCallbackReturn:
         """Build the node; FAILURE leaves it unconfigured with everything torn down."""
-        try:
-            if self._bad_overrides:
-                raise ParameterError('; '.join(self._bad_overrides.values()))
-            self.settings = read(self, self._declarations)
-            self.monitor.reset()
-            self._warned.clear()
-            self.build()
-        except Exception as error:  # noqa: BLE001 - whatever a driver or model raises
-            self._report('configure', error)
-            self._guard('tearing down', self.teardown)
-            return TransitionCallbackReturn.FAILURE
-        self._message = ''
-        return self._entered('inactive')
+        return self._attempt('configure', self._configure, self._tear_down, 'inactive')
 
     def on_activate(self, _state: object) -> TransitionCallbackReturn:
         """Start working; FAILURE leaves the node inactive."""
-        try:
-            self.start()
-        except Exception as error:  # noqa: BLE001 - whatever a driver or model raises
-            self._report('activate', error)
-            self._guard('stopping', self.stop)
-            return TransitionCallbackReturn.FAILURE
-        return self._entered('active')
+        return self._attempt('activate', self.start, self.stop, 'active')
 
     def on_deactivate(self, _state: object) -> TransitionCallbackReturn:
         """Stop working; the node is inactive afterwards."""
+        self._enter(UNDER_WAY['deactivate'])
         self._guard('stopping', self.stop)
-        return self._entered('inactive')
+        return self._enter('inactive')
 
     def on_cleanup(self, _state: object) -> TransitionCallbackReturn:
         """Destroy what configure created; the node is unconfigured afterwards."""
-        self._guard('tearing down', self.teardown)
-        return self._entered('unconfigured')
+        self._enter(UNDER_WAY['cleanup'])
+        self._tear_down()
+        return self._enter('unconfigured')
 
     def on_shutdown(self, _state: object) -> TransitionCallbackReturn:
         """Stop and tear down; the node is finalized afterwards."""
         self.close()
-        return self._entered('finalized')
+        return self._enter('finalized')
 
     def on_error(self, _state: object) -> TransitionCallbackReturn:
         """Recover from an exception that escaped a transition: back to unconfigured."""
         self._guard('stopping', self.stop)
-        self._guard('tearing down', self.teardown)
-        return self._entered('unconfigured')
+        self._tear_down()
+        return self._enter('unconfigured')
 
-    def _entered(self, state: str) -> TransitionCallbackReturn:
+    def _attempt(
+        self,
+        doing: str,
+        action: Callable[[], None],
+        undo: Callable[[], None],
+        reached: str,
+    ) -> TransitionCallbackReturn:
+        """Run a transition that may fail; if it does, undo it and stay in the state before."""
+        before = self._state
+        self._message = ''
+        # Said first: nobody should take a long transition for a node that hangs.
+        self._enter(UNDER_WAY[doing])
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - whatever a driver or model raises
+            self._report(doing, error)
+            self._guard('rolling back', undo)
+            self._enter(before)
+            return TransitionCallbackReturn.FAILURE
+        return self._enter(reached)
+
+    def _configure(self) -> None:
+        if self._bad_overrides:
+            raise ParameterError('; '.join(self._bad_overrides.values()))
+        self.settings = read(self, self._declarations)
+        self.monitor.reset()
+        self._warned.clear()
+        self.build()
+
+    def _tear_down(self) -> None:
+        self._guard('tearing down', self.teardown)
+        self.settings = None
+
+    def _enter(self, state: str) -> TransitionCallbackReturn:
         self._state = state
         self.publish_status()
         return TransitionCallbackReturn.SUCCESS
 
-    def _guard(self, doing: str, action: object) -> None:
+    def _guard(self, doing: str, action: Callable[[], None]) -> None:
         """Run a clean-up step; its failure is logged and must not keep the next from running."""
         try:
             action()
@@ -224,8 +259,10 @@ class SuiteNode(LifecycleNode):
             self._report(doing, error)
 
     def _report(self, doing: str, error: Exception) -> None:
-        self.get_logger().error(f'{doing} failed: {error}\n{traceback.format_exc()}')
-        self.say(f'{doing} failed: {error}')
+        """Log an exception with its traceback, and put it behind what the status says already."""
+        trace = ''.join(traceback.format_exception(error))
+        self.get_logger().error(f'{doing} failed: {error}\n{trace}')
+        self.say('; '.join(filter(None, (self._message, f'{doing} failed: {error}'))))
 
     def _on_set_parameters(self, changes: list[RclpyParameter]) -> SetParametersResult:
         result = validate(changes, self._declarations, self._state in ('inactive', 'active'))

@@ -16,13 +16,12 @@ from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.transport import complaints
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-POLL_S = 0.5
 
 
 def run(make: Callable[[], SuiteNode]) -> int:
     """Run the node that `make` returns until SIGINT or SIGTERM; return the exit status.
 
-    The caller has blocked those signals (see main.py). One thread waits for them, so that they
+    The caller has blocked those signals (see main.py). A thread waits for them, so that they
     never interrupt a publish or a driver call, and the node is closed in order: a process that
     ends otherwise leaves its DDS segment in shared memory.
     """
@@ -34,9 +33,8 @@ def run(make: Callable[[], SuiteNode]) -> int:
     node.publish_status()
     executor.add_node(node)
     ended = Future(executor=executor)
-    threading.Thread(
-        target=_wait_for_end, args=(node.failed, ended), name='signals', daemon=True
-    ).start()
+    for name, wait in (('signals', _wait_for_signal), ('failure', node.failed.wait)):
+        threading.Thread(target=_end_after, args=(wait, ended), name=name, daemon=True).start()
     try:
         spin_until(executor, ended)
     finally:
@@ -54,8 +52,12 @@ def run(make: Callable[[], SuiteNode]) -> int:
     return int(failed)
 
 
-def _wait_for_end(failed: threading.Event, ended: Future) -> None:
-    while signal.sigtimedwait(ENDING_SIGNALS, POLL_S) is None and not failed.is_set():
-        pass
-    ended.set_result(None)
+def _wait_for_signal() -> None:
+    # Not sigtimedwait: when a stopped process goes on (SIGCONT, resume from suspend) and its time
+    # is over, CPython's returns a signal that nobody sent.
+    signal.sigwaitinfo(ENDING_SIGNALS)
 
+
+def _end_after(wait: Callable[[], object], ended: Future) -> None:
+    wait()
+    ended.set_result(None)

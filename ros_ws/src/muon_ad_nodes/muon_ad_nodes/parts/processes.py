@@ -4,8 +4,13 @@ import ctypes
 import os
 import signal
 import subprocess
+from collections import defaultdict
+from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from muon_ad_nodes.parts.arguments import full_name
 
 _PR_SET_PDEATHSIG = 1
 # Loaded here: between fork and exec nothing should be.
@@ -31,7 +36,7 @@ class Recipe:
         proc = Path(f'/proc/{pid}')
         try:
             started = _start_time(pid)
-            command = (proc / 'cmdline').read_bytes().rstrip(b'\0').split(b'\0')
+            command = _command(pid)
             environment = (proc / 'environ').read_bytes().rstrip(b'\0').split(b'\0')
             folder = os.readlink(proc / 'cwd')
         except FileNotFoundError as error:
@@ -39,7 +44,7 @@ class Recipe:
         return cls(
             pid,
             started,
-            tuple(map(os.fsdecode, command)),
+            command,
             dict(os.fsdecode(item).split('=', 1) for item in environment if b'=' in item),
             folder,
         )
@@ -50,6 +55,27 @@ class Recipe:
             return _start_time(self.pid) == self.started
         except (FileNotFoundError, ProcessLookupError):
             return False
+
+    def may_be(self, name: str) -> bool:
+        """Whether this can be the node of that full name.
+
+        A status names a process by number, and in another container that is another process.
+        """
+        named = full_name(self.command)
+        return named == name if named else 'AMENT_PREFIX_PATH' in self.environment
+
+    def kill(self) -> None:
+        """Send SIGKILL to this very process, never to one that took over its number.
+
+        Raises ProcessLookupError where it is gone, PermissionError where it is another user's.
+        """
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            if not self.alive():
+                raise ProcessLookupError(f'process {self.pid} is gone')
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
 
     def start(self) -> subprocess.Popen:
         """Start the same command again, as a child that does not outlive this process.
@@ -64,13 +90,58 @@ class Recipe:
         )
 
 
+def find_nodes(names: Collection[str]) -> dict[str, Recipe]:
+    """Find the processes that run nodes of these full names, by their command lines.
+
+    Looks at this user's processes in this ROS domain. Of several with one name it takes the one
+    that `ros2 run` or another wrapper started, of unrelated ones the latest.
+    """
+    found: dict[str, list[Recipe]] = defaultdict(list)
+    for entry in Path('/proc').glob('[0-9]*'):
+        try:
+            name = full_name(_command(int(entry.name)))
+            if name in names:
+                found[name].append(Recipe.of(int(entry.name)))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    chosen = {}
+    for name, recipes in found.items():
+        ours = [recipe for recipe in recipes if _domain(recipe.environment) == _domain(os.environ)]
+        parents = {_parent(recipe.pid) for recipe in ours}
+        inner = [recipe for recipe in ours if recipe.pid not in parents]
+        if inner:
+            chosen[name] = max(inner, key=lambda recipe: recipe.started)
+    return chosen
+
+
+def _command(pid: int) -> tuple[str, ...]:
+    words = Path(f'/proc/{pid}/cmdline').read_bytes().rstrip(b'\0').split(b'\0')
+    return tuple(map(os.fsdecode, words))
+
+
+def _domain(environment: Mapping[str, str]) -> str:
+    return environment.get('ROS_DOMAIN_ID') or '0'
+
+
 def _start_time(pid: int) -> int:
     """Return the start time in clock ticks since boot; FileNotFoundError where there is none."""
-    # The name in parentheses may hold spaces; what follows it is separated by single ones.
-    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    fields = _stat(pid)
     if fields[0] in 'ZX':
         raise FileNotFoundError(f'process {pid} has ended')
     return int(fields[19])
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(_stat(pid)[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what /proc/<pid>/stat holds behind the name, from the state on."""
+    # The name in parentheses may hold spaces; what follows it is separated by single ones.
+    return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
 
 
 def signal_when_parent_dies(number: signal.Signals) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from muon_ad_nodes.parts.arguments import full_name
+
 POLICIES = {
     'other': os.SCHED_OTHER,
     'batch': os.SCHED_BATCH,
@@ -57,25 +59,18 @@ def settings_from_arguments(arguments: list[str], default_name: str) -> Realtime
     remaps `__node` and `__ns`, as rcl does; later ones win. What is unreadable here is left to
     rcl, which reads the same arguments and reports errors in full.
     """
-    name, namespace = default_name, '/'
-    pairs = list(zip(arguments, arguments[1:], strict=False))
-    for flag, value in pairs:
-        if flag in ('-r', '--remap') and ':=' in value:
-            source, target = value.split(':=', 1)
-            name = target if source == '__node' else name
-            namespace = target if source == '__ns' else namespace
-    full_name = f'{namespace.rstrip("/")}/{name}'
+    name = full_name(arguments, default_name)
     found: dict[str, Any] = {}
-    for flag, value in pairs:
+    for flag, value in zip(arguments, arguments[1:], strict=False):
         if flag == '--params-file':
-            found |= _from_file(Path(value), full_name)
+            found |= _from_file(Path(value), name)
         elif flag in ('-p', '--param') and value.startswith('realtime.') and ':=' in value:
             key, text = value.split(':=', 1)
             found[key.removeprefix('realtime.')] = yaml.safe_load(text)
     return _settings(found)
 
 
-def _from_file(path: Path, full_name: str) -> dict[str, Any]:
+def _from_file(path: Path, node: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -85,7 +80,7 @@ def _from_file(path: Path, full_name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, section in content.items() if isinstance(content, dict) else ():
         # A name without a slash stands for a node in the root namespace.
-        applies = key == '/**' or f'/{str(key).lstrip("/")}' == full_name
+        applies = key == '/**' or f'/{str(key).lstrip("/")}' == node
         if applies and isinstance(section, dict):
             values = section.get('ros__parameters') or {}
             found |= values.get('realtime') or {}

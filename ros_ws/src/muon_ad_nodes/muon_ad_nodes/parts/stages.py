@@ -4,6 +4,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import psutil
@@ -28,6 +30,7 @@ class TaskMonitor:
         self._process = psutil.Process()
         self._process.cpu_percent()
         self.deadline_ms = 0.0
+        self._busy_since: float | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -40,6 +43,21 @@ class TaskMonitor:
             self.deadline_misses = 0
             self._stages: dict[str, deque[float]] = {}
             self._moments: deque[float] = deque(maxlen=WINDOW_FRAMES)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Mark the block as work on one frame: by it a supervisor tells a task that hangs."""
+        self._busy_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy_since = None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the work on a frame has taken so far; 0 while there is none."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def received(self) -> None:
         """Count a frame that came in."""
@@ -77,6 +95,7 @@ class TaskMonitor:
             status.deadline_misses = self.deadline_misses
             status.deadline_ms = float(self.deadline_ms)
             status.fps = self._rate()
+            status.busy_s = self.busy_s
             status.stages = [_latency(name, window) for name, window in self._stages.items()]
         status.cpu_percent = float(self._process.cpu_percent())
         status.rss_mb = self._process.memory_info().rss / 1e6
