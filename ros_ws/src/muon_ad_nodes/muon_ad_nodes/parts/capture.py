@@ -44,7 +44,9 @@ class CaptureThread:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._step()
+                # A driver that never comes back shows in the status as a frame that never ends.
+                with self._node.monitor.working():
+                    self._step()
         except EndOfInput as end:
             self._node.get_logger().info(str(end))
             self._node.say(str(end))
