@@ -25,7 +25,8 @@ FILES = ('multitask.launch.xml', 'style_only.launch.xml')
 PLATFORMS = ('x86', 'jetson_orin_nx', 'jetson_agx_orin')
 JETSONS = PLATFORMS[1:]
 EXECUTABLES = (
-    'realsense_camera', 'csi_camera', 'style_transfer', 'object_detector', 'supervisor',
+    'realsense_camera', 'csi_camera', 'style_transfer', 'object_detector', 'frame_sync',
+    'supervisor',
 )  # fmt: skip
 CAMERA = ['/camera/camera', '/camera/style_transfer', '/camera/object_detector']
 CSI = ['/csi/csi_camera', '/csi/style_transfer', '/csi/object_detector']
@@ -99,6 +100,29 @@ def test_nodes_and_what_the_supervisor_watches(platform, file, realsense, csi):
 def test_detection_can_be_left_out():
     launch = evaluate('multitask.launch.xml', detection='false')
     assert names(launch) == names(evaluate('style_only.launch.xml'))
+
+
+@pytest.mark.parametrize('realsense, csi, streams', [
+    ('true', 'true', ['color', 'depth', 'csi']),
+    ('true', 'false', ['color', 'depth']),
+    ('false', 'true', None),
+])  # fmt: skip
+def test_pairs_on_request_where_there_is_something_to_pair(realsense, csi, streams):
+    launch = evaluate('multitask.launch.xml', sync='true', realsense=realsense, csi=csi)
+    watched = inline(launch.nodes[-1])['nodes']
+    if streams is None:
+        assert '/frame_sync' not in (*names(launch), *watched)
+        return
+    assert watched[0] == '/frame_sync'
+    node = of(launch, '/frame_sync')
+    assert inline(node) == {'use_sim_time': False, 'streams': streams}
+    color, depth = '/camera/camera/color', '/camera/camera/aligned_depth_to_color'
+    assert dict(node.remaps) == {
+        'color/image_raw': f'{color}/image_raw',
+        'color/camera_info': f'{color}/camera_info',
+        'depth/image_raw': f'{depth}/image_raw',
+        'depth/camera_info': f'{depth}/camera_info',
+    }
 
 
 @pytest.mark.parametrize(
@@ -208,7 +232,7 @@ def declared(executable: str) -> dict:
 
 @pytest.mark.parametrize('platform', PLATFORMS)
 def test_parameter_files_name_what_the_nodes_declare(platform):
-    launch = evaluate('multitask.launch.xml', platform=platform)
+    launch = evaluate('multitask.launch.xml', platform=platform, sync='true')
     given = sections(platform)
     assert set(given) <= set(names(launch))
     for node in launch.nodes:
@@ -233,7 +257,7 @@ def test_parameter_files_name_variants_of_the_shipped_models(platform):
 @pytest.mark.parametrize('source', ['argus', 'v4l2', 'video', 'folder', 'test_pattern'])
 @pytest.mark.parametrize('realsense_source', ['simulated', 'device'])
 def test_launch_files_name_what_the_nodes_declare(source, realsense_source):
-    arguments = {'csi_source': source, 'realsense_source': realsense_source}
+    arguments = {'csi_source': source, 'realsense_source': realsense_source, 'sync': 'true'}
     for node in evaluate('multitask.launch.xml', **arguments).nodes:
         known = declared(node.executable.name)
         for name, value in inline(node).items():
