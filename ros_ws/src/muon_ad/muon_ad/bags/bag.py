@@ -58,10 +58,7 @@ class Bag:
         self._trouble = Trouble()
         self._stack = ExitStack()
         try:
-            self._files = [
-                open_file(file, self._trouble, self._stack)
-                for file in files_of(path, self._trouble)
-            ]
+            self._files = self._opened(files_of(path, self._trouble))
         except BaseException:
             self._stack.close()
             raise
@@ -129,6 +126,18 @@ class Bag:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _opened(self, paths: list[Path]) -> list[BagFile]:
+        """Open the files; one of several that is no bag is told, one alone is an error."""
+        files = []
+        for path in paths:
+            try:
+                files.append(open_file(path, self._trouble, self._stack))
+            except BagError as error:
+                if path == paths[-1] and not files:
+                    raise
+                self._trouble.add(str(error))
+        return files
 
     def _add(self, channel: Channel, count: int) -> None:
         topic = channel.topic

@@ -65,19 +65,21 @@ def _listed(path: Path, trouble: Trouble) -> list[Path]:
 def open_file(path: Path, trouble: Trouble, stack: ExitStack) -> BagFile:
     """Open one file and close it with `stack`. Raises BagError for what is no bag."""
     try:
+        file = path
         if _head(path).startswith(ZSTD_MAGIC):
-            path = _unpacked(path, trouble, stack)
-        head = _head(path)
+            file = _unpacked(path, trouble, stack)
+        head = _head(file)
         kind = next((kind for magic, kind in _FORMATS.items() if head.startswith(magic)), None)
         if kind is None:
             raise BagError(
                 f'{path}: begins with {head[:8]!r}; expected MCAP, SQLite or ROS 1 (2.0)'
+                + (f' ({trouble})' if str(trouble) else '')
             )
-        file = kind(path, trouble)
+        opened = kind(file, trouble)
     except OSError as error:
         raise BagError(f'{path}: cannot be read ({error.strerror})') from error
-    stack.callback(file.close)
-    return file
+    stack.callback(opened.close)
+    return opened
 
 
 def _head(path: Path) -> bytes:

@@ -30,11 +30,12 @@ class SqliteFile:
         self._size = path.stat().st_size
         self._trouble = trouble
         self._reads = _Reads()
-        self._database = self._open(path)
+        self._database = None
         try:
+            self._database = self._open(path)
             self.channels = self._channels()
         except _BAD_DATABASE as error:
-            self._database.close()
+            self.close()
             raise BagError(f'{path}: not a bag of rosbag2: {error}') from error
         self._rows = self._index()
         self.counts = Counter(self._rows['channel'].tolist())
@@ -47,7 +48,7 @@ class SqliteFile:
             if channel not in channels or not start_ns <= time_ns <= end_ns:
                 continue
             try:
-                query = 'SELECT data FROM messages WHERE id = ?'
+                query = 'SELECT data FROM messages WHERE rowid = ?'
                 (data,), = self._database.execute(query, (int(row),))
             except (*_BAD_DATABASE, ValueError) as error:
                 self._told(f'message {row} is left out near', error)
@@ -57,7 +58,8 @@ class SqliteFile:
 
     def close(self) -> None:
         """Close the database."""
-        self._database.close()
+        if self._database is not None:
+            self._database.close()
         self._reads.unregister()
 
     def _open(self, path: Path) -> apsw.Connection:
@@ -104,12 +106,12 @@ class SqliteFile:
 
         From the front up to what is damaged, then from the back down to it.
         """
-        query = 'SELECT id, topic_id, timestamp FROM messages NOT INDEXED'
-        front = self._rows_of(f'{query} ORDER BY id', step=1)
+        query = 'SELECT rowid, topic_id, timestamp FROM messages NOT INDEXED'
+        front = self._rows_of(f'{query} ORDER BY rowid', step=1)
         rows = front
         if self._broken:
             last = int(front['row'][-1]) if len(front) else -1
-            back = self._rows_of(f'{query} WHERE id > {last} ORDER BY id DESC', step=-1)
+            back = self._rows_of(f'{query} WHERE rowid > {last} ORDER BY rowid DESC', step=-1)
             rows = np.concatenate([front, back[::-1]])
         return rows[np.argsort(rows['time'], kind='stable')]
 
