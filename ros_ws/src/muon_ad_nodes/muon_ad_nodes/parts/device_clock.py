@@ -57,7 +57,8 @@ class DeviceClock:
     """The clock of one device, learnt frame by frame.
 
     A clock that starts over after `wrap_ns` is unwrapped by the arrivals, one that does not is
-    not harmed; None for one that cannot. Times are nanoseconds. After a jump of either clock the fit starts anew.
+    not harmed; None for one that cannot. Times are nanoseconds. After a jump of either clock the
+    fit starts anew.
     """
 
     def __init__(self, wrap_ns: int | None = WRAP_32_BIT_US_NS) -> None:
