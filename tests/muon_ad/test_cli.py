@@ -39,7 +39,7 @@ def test_models_list(negative_package, tmp_path, capsys):
 
 def test_bad_input_is_one_line(tmp_path, capsys):
     arguments = ['models', 'export', 'no_such_model', str(tmp_path / 'out'), '--random-weights']
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith('muon-ad models export: ')
     assert 'no_such_model' in said

@@ -12,12 +12,17 @@ COMMANDS = {
     'export style': ('muon_ad.train.style_export', 'turn a checkpoint into a style package'),
     'styles draw': ('muon_ad.styles.draw', 'draw the built-in style images anew'),
     'models list': ('muon_ad.models', 'show the model packages in a folder, and check them'),
+    'replay': ('muon_ad.replay.command', 'run networks over a bag; record, compare'),
     'models export': ('muon_ad.export', 'turn a torchvision detector into a model package'),
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit status: 1 for bad input, 2 for an unknown command."""
+    """Run one command; return its exit status.
+
+    0 and 1 are a command's answers (1: it found something wrong, such as results that differ);
+    2 means that it could not answer: an unknown command or option, bad input.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     words = next((n for n in (2, 1) if ' '.join(arguments[:n]) in COMMANDS), 0)
     if not words:
@@ -32,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         # The library's own errors are of these kinds and say what was expected.
         print(f'muon-ad {command}: {error}', file=sys.stderr)
-        return 1
+        return 2
 
 
 def _overview(arguments: list[str]) -> int:

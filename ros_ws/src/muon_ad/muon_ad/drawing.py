@@ -10,23 +10,29 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_detections(
-    picture: np.ndarray, detections: object, colour: tuple[int, int, int] = BOX
+    picture: np.ndarray, detections: object, colour: tuple[int, int, int] = BOX, zoom: int = 1
 ) -> np.ndarray:
     """Return a copy of `picture` (uint8 RGB [H, W, 3]) with boxes, labels, scores and distances.
 
-    `detections` is a muon_ad_msgs/DetectionArray, of rclpy or from a bag.
+    `detections` is a muon_ad_msgs/DetectionArray, of rclpy or from a bag. `zoom` enlarges a small
+    picture first, so that the labels can be read.
     """
-    picture = picture.copy()
+    picture = picture.repeat(zoom, 0).repeat(zoom, 1)
     scale = picture.shape[1] / 640
     for found in detections.detections:
-        corner = (round(float(found.x_min)), round(float(found.y_min)))
-        opposite = (round(float(found.x_max)), round(float(found.y_max)))
+        corner = (round(float(found.x_min * zoom)), round(float(found.y_min * zoom)))
+        opposite = (round(float(found.x_max * zoom)), round(float(found.y_max * zoom)))
         cv2.rectangle(picture, corner, opposite, colour, max(1, round(3 * scale)), cv2.LINE_AA)
         text = f'{found.label} {found.score:.2f}'
         if found.position_valid:
             text += f' {found.position.z:.1f} m'
         _label(picture, text, corner, scale, colour)
     return picture
+
+
+def zoom_for(picture: np.ndarray, width: int) -> int:
+    """Return by how much to enlarge a picture for it to be about `width` pixels wide."""
+    return max(1, width // picture.shape[1])
 
 
 def panel(picture: np.ndarray | None, caption: str, size: tuple[int, int]) -> np.ndarray:
