@@ -1,0 +1,33 @@
+"""Line charts: what is drawn lies where it should."""
+
+import numpy as np
+import pytest
+
+from muon_ad.chart import COLOURS
+from muon_ad.chart import line_chart
+
+
+def where(picture: np.ndarray, colour: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    return np.nonzero((picture[60:] == colour).all(axis=-1))
+
+
+def test_a_rising_line_rises_and_a_falling_one_falls():
+    picture = line_chart('t', 'x', 'y', {'up': ([0, 10], [0, 5]), 'down': ([0, 10], [5, 0])})
+    assert picture.shape == (540, 960, 3) and picture.dtype == np.uint8
+    for colour, sign in zip(COLOURS[:2], (-1, 1), strict=True):
+        rows, columns = where(picture, colour)
+        assert len(rows) > 100
+        assert np.sign(np.corrcoef(rows, columns)[0, 1]) == sign
+
+
+@pytest.mark.parametrize('y', [[3, 3], [0, 0], [-4, -1], [1e9, 2e9], [1e-6, 3e-6]])
+def test_any_range_fits(y):
+    rows, _ = where(line_chart('t', 'x', 'y', {'a': ([5, 5.001], y)}), COLOURS[0])
+    assert len(rows)
+
+
+def test_what_is_not_finite_is_left_out():
+    holes = {'a': ([0, 1, 2], [1.0, np.nan, 2.0]), 'none': ([], [])}
+    line_chart('t', 'x', 'y', holes)
+    with pytest.raises(ValueError, match="nothing to draw in 't'"):
+        line_chart('t', 'x', 'y', {'a': ([1], [np.inf])})
