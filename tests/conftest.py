@@ -16,6 +16,8 @@ from support import file_entry
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / 'shared' / 'data'
 
+pytest_plugins = ['muon_ad.testing']
+
 for package in ('muon_ad', 'muon_ad_nodes'):
     sys.path.insert(0, str(ROOT / 'ros_ws' / 'src' / package))
 

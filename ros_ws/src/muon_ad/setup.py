@@ -17,5 +17,9 @@ setup(
     maintainer_email='maintainers@muon-ad.invalid',
     description='Style transfer and object detection in bounded time: runtime and training.',
     license='Apache-2.0',
-    entry_points={'console_scripts': ['muon-ad = muon_ad.cli:main']},
+    entry_points={
+        'console_scripts': ['muon-ad = muon_ad.cli:main'],
+        # Named as the module is, so that `pytest_plugins` and `-p` find it loaded.
+        'pytest11': ['muon_ad.testing = muon_ad.testing'],
+    },
 )

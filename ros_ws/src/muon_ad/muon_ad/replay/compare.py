@@ -23,7 +23,7 @@ class Tolerances:
     iou         least overlap of a box with its stored one
     score       largest difference of a score; a detection that near the threshold may be missing
     position_m  largest distance of a position from the stored one, in metres
-    mean_abs    largest mean absolute difference of a picture, in grey levels of 255
+    mean_abs    largest mean absolute difference of a picture, in grey levels of 255; of depth: mm
     ssim        least structural similarity of a picture, 1 for the same
     stamp_ms    largest difference of stamps
     count       how many results of a topic may be missing or too many
@@ -33,7 +33,7 @@ class Tolerances:
     score: float = 0.05
     position_m: float = 0.1
     mean_abs: float = 2.0
-    ssim: float = 0.97
+    ssim: float = 0.98
     stamp_ms: float = 0.0
     count: int = 0
 
@@ -218,20 +218,27 @@ def compare_recordings(
 def compare_pictures(
     expected: np.ndarray, got: np.ndarray, tolerances: Tolerances
 ) -> tuple[list[Measure], list[str]]:
-    """Compare pictures (uint8 [H, W, 3]); returns measures, and what cannot be measured."""
-    if expected.shape != got.shape:
-        return [], [f'size is {_size(got)}; expected {_size(expected)}']
-    apart = float(np.abs(expected.astype(np.int16) - got).mean())
-    measures = [_at_most('mean difference', apart, tolerances.mean_abs)]
+    """Compare pictures (uint8 [H, W, 3], or depth); returns measures, and what has none."""
+    if expected.shape != got.shape or expected.dtype != got.dtype:
+        return [], [f'is {_kind(got)}; expected {_kind(expected)}']
+    measures = [_at_most('mean difference', _apart(expected, got), tolerances.mean_abs)]
     window = min(_WINDOW, (min(expected.shape[:2]) - 1) // 2 * 2 + 1)
-    if window >= 3:
+    if expected.dtype == np.uint8 and window >= 3:
         from skimage.metrics import structural_similarity
 
         similarity = float(structural_similarity(
-            expected, got, win_size=window, channel_axis=2, data_range=255
+            expected, got, win_size=window, channel_axis=2 if expected.ndim == 3 else None,
+            data_range=255,
         ))
         measures.append(_at_least('SSIM', similarity, tolerances.ssim))
     return measures, []
+
+
+def _apart(expected: np.ndarray, got: np.ndarray) -> float:
+    """Return the mean absolute difference; of depth in metres in millimetres, unknown as 0."""
+    scale = 1000.0 if expected.dtype == np.float32 else 1.0
+    pair = (np.nan_to_num(each.astype(np.float64) * scale) for each in (expected, got))
+    return float(np.abs(np.subtract(*pair)).mean())
 
 
 def compare_detections(
@@ -271,6 +278,8 @@ def compare_detections(
 def changes(before: dict, now: dict, prefix: str = '') -> list[str]:
     """Say what differs between two descriptions of runs: model hashes, options, versions."""
     lines = []
+    if ('nodes' in before) != ('nodes' in now):
+        return ['results of nodes are compared with results of the library']
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         if key in ('every', 'dropped', 'bag') or old == new:
@@ -310,8 +319,8 @@ def _at_least(name: str, value: float, limit: float) -> Measure:
     return Measure(name, value, limit, _at_most(name, 1 - value, 1 - limit).worse)
 
 
-def _size(picture: np.ndarray) -> str:
-    return f'{picture.shape[1]}x{picture.shape[0]}'
+def _kind(picture: np.ndarray) -> str:
+    return f'{picture.dtype} of {picture.shape[1]}x{picture.shape[0]}'
 
 
 def _brief(value: object) -> str:

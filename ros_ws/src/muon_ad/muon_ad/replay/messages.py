@@ -10,7 +10,9 @@ from muon_ad.bags import message_class
 from muon_ad.bags.pictures import COMPRESSED
 from muon_ad.bags.pictures import IMAGE
 from muon_ad.bags.pictures import picture_of
+from muon_ad.images import DEPTH_ENCODINGS
 from muon_ad.images import ImageMessage
+from muon_ad.images import to_array
 from muon_ad.images import to_rgb
 from muon_ad.runtime.detection import Detections
 from muon_ad.runtime.positions import Position
@@ -76,9 +78,10 @@ def as_image(message: Any, type_name: str) -> ImageMessage:
     return image(pixels, encoding, message.header)
 
 
-def rgb_of(message: Any, type_name: str) -> np.ndarray:
-    """Return the picture in a message of any image type, uint8 RGB [H, W, 3].
+def pixels_of(message: Any, type_name: str) -> np.ndarray:
+    """Return the picture in a message of any image type: uint8 RGB [H, W, 3], or depth [H, W].
 
-    Raises ImageError where it cannot be decoded or holds no colours.
+    Raises ImageError where it cannot be decoded.
     """
-    return to_rgb(as_image(message, type_name))
+    image = as_image(message, type_name)
+    return to_array(image) if image.encoding in DEPTH_ENCODINGS else to_rgb(image)

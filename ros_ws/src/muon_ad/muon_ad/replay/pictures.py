@@ -77,7 +77,9 @@ def worst_picture(difference: Difference) -> np.ndarray:
         pictures = (expected, got, np.minimum(expected, got) // 2 + np.maximum(expected, got) // 2)
         titles = ('expected', 'got', 'both')
     else:
-        pictures = (difference.expected, difference.got, _amplified(difference))
+        pictures = (
+            _shown(difference.expected), _shown(difference.got), _amplified(difference),
+        )
         titles = ('expected', 'got', f'difference x {AMPLIFIED}')
     panels = np.hstack([
         panel(picture, title, size) for picture, title in zip(pictures, titles, strict=True)
@@ -98,8 +100,16 @@ def save(path: Path, rgb: np.ndarray) -> None:
 
 
 def _amplified(difference: Difference) -> np.ndarray | None:
-    expected, got = difference.expected, difference.got
+    expected, got = _shown(difference.expected), _shown(difference.got)
     if expected.shape != got.shape:
         return None
     apart = np.abs(expected.astype(np.int16) - got) * AMPLIFIED
     return np.minimum(apart, 255).astype(np.uint8)
+
+
+def _shown(picture: np.ndarray) -> np.ndarray:
+    """Return a picture as it is, depth as grey: black is unknown, white 8 m and farther."""
+    if picture.ndim == 3:
+        return picture
+    metres = picture / 1000 if picture.dtype == np.uint16 else np.nan_to_num(picture)
+    return cv2.cvtColor(np.clip(metres / 8 * 255, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2RGB)

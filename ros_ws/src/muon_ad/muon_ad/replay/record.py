@@ -105,10 +105,10 @@ class Recorded:
 
     @property
     def value(self) -> Any:
-        """The DetectionArray, or the picture, uint8 RGB [H, W, 3]; raises ImageError."""
+        """The DetectionArray, or the picture (see `pixels_of`); raises ImageError."""
         if self.type == messages.DETECTIONS:
             return self.message
-        return messages.rgb_of(self.message, self.type)
+        return messages.pixels_of(self.message, self.type)
 
 
 @dataclass
