@@ -9,8 +9,9 @@ import numpy as np
 
 COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189),
            (140, 86, 75), (227, 119, 194), (127, 127, 127))
-_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 20, 50, 56
+_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 20, 52, 56
 _LEGEND_ROW = 22
+_UP_ROW = 18
 _INK, _GRID, _PAPER = (40, 40, 40), (225, 225, 225), 255
 
 Line = tuple[Sequence[float], Sequence[float]]
@@ -32,8 +33,8 @@ def line_chart(
     xs = _ticks(every[:, 0].min(), every[:, 0].max())
     ys = _ticks(min(0.0, every[:, 1].min()), every[:, 1].max())
     picture = np.full((size[1], size[0], 3), _PAPER, np.uint8)
-    box = (_LEFT, _TOP + _LEGEND_ROW * math.ceil(len(lines) / 3), size[0] - _RIGHT,
-           size[1] - _BOTTOM)
+    top = _TOP + _LEGEND_ROW * math.ceil(len(lines) / 3) + _UP_ROW
+    box = _LEFT, top, size[0] - _RIGHT, size[1] - _BOTTOM
     _draw_axes(picture, box, xs, ys, across, up)
     _text(picture, title, (_LEFT, 28), 0.6)
     for number, (name, line) in enumerate(points.items()):

@@ -41,7 +41,7 @@ M = TypeVar('M')
 # Stamps that differ by more from the newest one are believed when a second one agrees.
 JUMP_NS = 1_000_000_000
 # Of the slop: what a message that may yet find partners is worth, in choosing the next set.
-WAITING_SHARE = 0.25
+WAITING_SHARE = 0.4
 # Over so many messages of a stream their least distance is taken.
 INTERVALS = 32
 _FOREVER = 1 << 63
