@@ -7,8 +7,8 @@ package_name = 'muon_ad_nodes'
 share = Path('share') / package_name
 
 NODES = (
-    'realsense_camera', 'csi_camera', 'style_transfer', 'object_detector', 'frame_sync',
-    'supervisor',
+    'realsense_camera', 'csi_camera', 'bag_player', 'style_transfer', 'object_detector',
+    'frame_sync', 'supervisor',
 )
 
 

@@ -7,8 +7,8 @@ from muon_ad_nodes.parts.lifecycle import COMMON
 from muon_ad_nodes.parts.parameters import Parameter
 
 NODES = (
-    'realsense_camera', 'csi_camera', 'style_transfer', 'object_detector', 'frame_sync',
-    'supervisor',
+    'realsense_camera', 'csi_camera', 'bag_player', 'style_transfer', 'object_detector',
+    'frame_sync', 'supervisor',
 )
 
 HEADER = """# Parameters

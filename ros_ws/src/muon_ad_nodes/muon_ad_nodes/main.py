@@ -26,6 +26,11 @@ def csi_camera() -> int:
     return _run('csi_camera')
 
 
+def bag_player() -> int:
+    """Run the node that plays bags."""
+    return _run('bag_player')
+
+
 def style_transfer() -> int:
     """Run the style transfer node."""
     return _run('style_transfer')

@@ -1,6 +1,8 @@
 """One bag, whatever its format: its topics, and its messages in order of time."""
 
 import heapq
+from collections.abc import Callable
+from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +18,7 @@ from muon_ad.bags.error import Trouble
 from muon_ad.bags.files import BagFile
 from muon_ad.bags.files import files_of
 from muon_ad.bags.files import open_file
+from muon_ad.bags.types import cdr_codec
 from muon_ad.bags.types import Channel
 from muon_ad.bags.types import Codec
 from muon_ad.bags.types import codec
@@ -94,7 +97,7 @@ class Bag:
         Messages of `unreadable` topics are left out; one that does not fit its type as well, and
         is told in `trouble`. Raises BagError for a topic that is not in the bag.
         """
-        for raw, channel, reader in self._raw(topics, start_ns, end_ns):
+        for raw, channel, reader in self._raw(codec, topics, start_ns, end_ns):
             try:
                 data = reader.decode(self._cdr(raw, reader))
             except NotDecodable as error:
@@ -108,8 +111,11 @@ class Bag:
         start_ns: int | None = None,
         end_ns: int | None = None,
     ) -> Iterator[Message]:
-        """Yield as `messages` does, the data as bytes: CDR, from ROS 1 converted to it."""
-        for raw, channel, reader in self._raw(topics, start_ns, end_ns):
+        """Yield as `messages` does, the data as bytes: CDR, from ROS 1 converted to it.
+
+        What is CDR in the bag needs no definition for this, and may be damaged.
+        """
+        for raw, channel, reader in self._raw(cdr_codec, topics, start_ns, end_ns):
             try:
                 data = self._cdr(raw, reader)
             except NotDecodable as error:
@@ -155,7 +161,11 @@ class Bag:
             self.unreadable[topic] = str(error)
 
     def _raw(
-        self, topics: Iterable[str] | None, start_ns: int | None, end_ns: int | None
+        self,
+        find_codec: Callable[[Channel], Codec],
+        topics: Iterable[str] | None,
+        start_ns: int | None,
+        end_ns: int | None,
     ) -> Iterator[tuple[Raw, Channel, Codec]]:
         wanted = self.topics.keys() if topics is None else set(topics)
         if missing := wanted - self.topics.keys():
@@ -165,18 +175,28 @@ class Bag:
             )
         start = _FOREVER[0] if start_ns is None else start_ns
         end = _FOREVER[1] if end_ns is None else end_ns
-        streams = [self._of_file(file, wanted, start, end) for file in self._files]
+        streams = []
+        for file in self._files:
+            readers = self._readers(file, wanted, find_codec)
+            streams.append(self._of_file(file, readers, start, end))
         yield from heapq.merge(*streams, key=lambda item: item[0].time_ns)
 
+    def _readers(
+        self, file: BagFile, wanted: Container[str], find_codec: Callable[[Channel], Codec]
+    ) -> dict[int, tuple[Channel, Codec]]:
+        readers = {}
+        for number, channel in file.channels.items():
+            if channel.topic in wanted and channel.type == self.topics[channel.topic]:
+                try:
+                    readers[number] = channel, find_codec(channel)
+                except TypeNotKnown as error:
+                    self.unreadable[channel.topic] = str(error)
+        return readers
+
+    @staticmethod
     def _of_file(
-        self, file: BagFile, wanted: Iterable[str], start: int, end: int
+        file: BagFile, readers: dict[int, tuple[Channel, Codec]], start: int, end: int
     ) -> Iterator[tuple[Raw, Channel, Codec]]:
-        readers = {
-            number: (channel, codec(channel))
-            for number, channel in file.channels.items()
-            if channel.topic in wanted and channel.topic not in self.unreadable
-            and channel.type == self.topics[channel.topic]
-        }
         for raw in file.read(readers.keys(), start, end):
             yield raw, *readers[raw.channel]
 

@@ -67,6 +67,13 @@ class Codec:
     decode: Callable[[bytes], object]
 
 
+def _undecoded(_: bytes) -> object:
+    raise NotDecodable('the type is not known here')
+
+
+_PASSING = Codec(bytes, _undecoded)
+
+
 @cache
 def store() -> Typestore:
     """Return the types of ROS 2 and of muon_ad_msgs."""
@@ -133,6 +140,14 @@ def codec(channel: Channel) -> Codec:
             raise NotDecodable(f'not a {name} of ROS 1: {first_line(error)}') from error
 
     return Codec(from_ros1 if channel.encoding == 'ros1' else bytes, decode)
+
+
+def cdr_codec(channel: Channel) -> Codec:
+    """Return how the messages of `channel` become CDR; what is CDR needs no definition for that.
+
+    Raises TypeNotKnown.
+    """
+    return _PASSING if channel.encoding == 'cdr' else codec(channel)
 
 
 def _types_of(channel: Channel) -> Typestore:
