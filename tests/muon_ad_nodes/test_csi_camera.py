@@ -154,8 +154,11 @@ def test_bad_input_is_named_and_the_node_configures_once_it_is_put_right(
     _, _, statuses = topics
     node = bench.run(csi_camera.make, **parameters)
     assert node.trigger_configure() == FAILED
-    bench.wait(lambda: statuses and expected in statuses[-1].message, expected)
-    assert statuses[-1].state == 'unconfigured'
+    bench.wait(
+        lambda: statuses and expected in statuses[-1].message
+        and statuses[-1].state == 'unconfigured',
+        expected,
+    )
     for name, value in {**PATTERN, 'camera_info_url': ''}.items():
         assert node.set_parameters([Parameter(name, value=value)])[0].successful
     assert node.trigger_configure() == OK
@@ -173,5 +176,8 @@ def test_a_video_that_vanishes_between_lives_fails_to_activate(bench, topics, tm
     assert node.trigger_deactivate() == OK
     path.unlink()
     assert node.trigger_activate() == FAILED
-    bench.wait(lambda: statuses and 'which is not there' in statuses[-1].message, 'the reason')
-    assert statuses[-1].state == 'inactive'
+    bench.wait(
+        lambda: statuses and 'which is not there' in statuses[-1].message
+        and statuses[-1].state == 'inactive',
+        'the reason',
+    )

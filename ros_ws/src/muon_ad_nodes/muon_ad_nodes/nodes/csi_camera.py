@@ -1,6 +1,7 @@
 """Publishes a CSI camera, or what stands in for one: a device, a video, images, a pattern."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 from muon_ad_msgs.msg import TaskStatus
@@ -8,13 +9,16 @@ from muon_ad_nodes.parts.argus_source import argus_pipeline
 from muon_ad_nodes.parts.argus_source import open_gstreamer
 from muon_ad_nodes.parts.calibration import Calibration
 from muon_ad_nodes.parts.calibration import load_calibration
-from muon_ad_nodes.parts.capture import CaptureThread
+from muon_ad_nodes.parts.capture import Capture
+from muon_ad_nodes.parts.capture import STALL
 from muon_ad_nodes.parts.fault_injection import FaultInjection
 from muon_ad_nodes.parts.fault_injection import FAULTS
 from muon_ad_nodes.parts.file_sources import FolderSource
 from muon_ad_nodes.parts.file_sources import VideoSource
+from muon_ad_nodes.parts.frame_clock import FrameClock
 from muon_ad_nodes.parts.image_topic import ImageTopic
 from muon_ad_nodes.parts.lifecycle import SuiteNode
+from muon_ad_nodes.parts.metadata_topic import MetadataTopic
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
 from muon_ad_nodes.parts.pattern_source import PatternSource
@@ -23,9 +27,11 @@ from muon_ad_nodes.parts.source import Request
 from muon_ad_nodes.parts.source import Source
 from muon_ad_nodes.parts.stamps import milliseconds
 from muon_ad_nodes.parts.stamps import to_stamp
+from muon_ad_nodes.parts.v4l2_source import device_path
+from muon_ad_nodes.parts.v4l2_source import is_device
 from muon_ad_nodes.parts.v4l2_source import V4l2Source
 
-CAMERAS = ('argus', 'v4l2')
+FILES = {'video': VideoSource, 'folder': FolderSource}
 
 PARAMETERS = (
     Parameter(
@@ -62,12 +68,13 @@ PARAMETERS = (
         'camera_info_url', '',
         'Calibration file of the camera calibrator: a path, file:///path or package://name/path.',
     ),
+    *STALL,
     *FAULTS,
 )
 
 
 class CsiCamera(SuiteNode):
-    """Publishes `image_raw` (rgb8) and `camera_info`, stamped by the node's clock.
+    """Publishes `image_raw` (rgb8), `camera_info` and `metadata`, stamped in the node's clock.
 
     When a file has ended the node stays active and the message of its status begins with
     'end of input'; it starts over when it is activated again.
@@ -75,62 +82,61 @@ class CsiCamera(SuiteNode):
 
     def __init__(self) -> None:
         super().__init__('csi_camera', PARAMETERS)
-        self._source: Source | None = None
         self._calibration: Calibration | None = None
         self._topic: ImageTopic | None = None
-        self._capture: CaptureThread | None = None
+        self._metadata: MetadataTopic | None = None
+        self._capture: Capture | None = None
         self._faults: FaultInjection | None = None
 
     def build(self) -> None:
         """Read the calibration, open the source and create the topics."""
-        url = self.settings.camera_info_url
+        url, frame_id = self.settings.camera_info_url, self.settings.frame_id
         loaded = load_calibration(url) if url else None
         self._faults = FaultInjection(self, beside_source=True)
-        self._source = self._faults.around(self._open)()
-        self._calibration = loaded or self._source.calibration('image')
+        self._capture = self._new_capture()
+        self._capture.open()
+        self._calibration = loaded or self._capture.calibration('image')
         if self._calibration is None:
             self.get_logger().warning(
                 'the camera is uncalibrated: camera_info carries sizes only, K is zero; set '
                 'camera_info_url'
             )
-        frame_id = self.settings.frame_id
         self._topic = ImageTopic(self, 'image_raw', 'image', frame_id, self._faults)
+        self._metadata = MetadataTopic(self, 'metadata', 'image', frame_id)
 
     def start(self) -> None:
         """Begin to publish; what was played before starts over."""
-        if self._source is None:
-            self._source = self._faults.around(self._open)()
-        self.say('')
-        self._faults.begin()
-        live = self.settings.source in CAMERAS
-        self._capture = CaptureThread(self, self._source, self._publish, live)
+        self._capture.start()
 
     def stop(self) -> None:
         """Cease to publish, and close the source."""
-        if self._capture is not None:
-            self._capture.stop()
-            self._capture = None
-        self._faults.end()
-        self._close()
+        self._capture.stop()
 
     def teardown(self) -> None:
         """Close the source and destroy the topics."""
-        self._close()
-        if self._topic is not None:
-            self._topic.destroy()
-        if self._faults is not None:
-            self._faults.destroy()
-        self._topic = self._calibration = self._faults = None
+        if self._capture is not None:
+            self._capture.stop()
+        for part in filter(None, (self._topic, self._metadata, self._faults)):
+            part.destroy()
+        self._capture = self._topic = self._metadata = self._calibration = self._faults = None
 
     def describe(self, status: TaskStatus) -> None:
-        """Add the faults done on purpose."""
-        if self._faults is not None:
+        """Add the camera's losses and clock, and the faults done on purpose."""
+        if self._capture is not None:
+            self._capture.describe(status)
             self._faults.describe(status)
 
-    def _close(self) -> None:
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+    def _new_capture(self) -> Capture:
+        settings = self.settings
+        live = settings.source not in FILES
+        # A camera that is slow on purpose is not silent.
+        patience_s = max(settings.stall_s, 3 / settings.fps if settings.fps else 0.0)
+        stall_s = patience_s if live and settings.stall_s else 0.0
+        present = None
+        if settings.source == 'v4l2':
+            present = partial(is_device, device_path(settings.device))
+        clock = FrameClock(lambda: self.get_clock().ros_time_is_active)
+        return Capture(self, self._open, clock, self._publish, self._faults, stall_s, present)
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
@@ -149,18 +155,18 @@ class CsiCamera(SuiteNode):
             return open_gstreamer(pipeline, request)
         if not settings.path:
             raise ParameterError(f'parameter path is empty; source {settings.source} needs it')
-        path = Path(settings.path).expanduser()
-        return {'video': VideoSource, 'folder': FolderSource}[settings.source](path, request)
+        return FILES[settings.source](Path(settings.path).expanduser(), request)
 
-    def _publish(self, frame: Frame) -> None:
-        age_ms = (self._now_ns() - frame.arrival_ns) * 1e-6
+    def _publish(self, frame: Frame, stamp_ns: int) -> None:
+        age_ms = (self._now_ns() - stamp_ns) * 1e-6
         begun = time.perf_counter()
-        picture = frame.pictures['image']
+        stamp, picture = to_stamp(stamp_ns), frame.pictures['image']
         calibration = (self._calibration or Calibration(*picture.size)).scaled(*picture.size)
         pixels = picture.pixels() if self._topic.wanted else None
-        self._topic.publish(pixels, picture.encoding, calibration, to_stamp(frame.arrival_ns))
+        self._topic.publish(pixels, picture.encoding, calibration, stamp)
+        self._metadata.publish(frame, stamp)
         self.monitor.published(
-            frame.arrival_ns, capture=age_ms, publish=milliseconds(begun, time.perf_counter())
+            stamp_ns, capture=age_ms, publish=milliseconds(begun, time.perf_counter())
         )
 
 

@@ -1,26 +1,39 @@
-"""Publishes a RealSense camera, connected or simulated, on the topics of realsense-ros."""
+"""Publishes a RealSense camera, connected, simulated or recorded, as realsense-ros does."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import KeyValue
+from rclpy.service import Service
+from std_srvs.srv import Empty
+
 from muon_ad_msgs.msg import TaskStatus
-from muon_ad_nodes.parts.capture import CaptureThread
+from muon_ad_nodes.parts.capture import Capture
+from muon_ad_nodes.parts.capture import STALL
 from muon_ad_nodes.parts.fault_injection import FaultInjection
 from muon_ad_nodes.parts.fault_injection import FAULTS
+from muon_ad_nodes.parts.frame_clock import FrameClock
 from muon_ad_nodes.parts.image_topic import ImageTopic
 from muon_ad_nodes.parts.lifecycle import SuiteNode
+from muon_ad_nodes.parts.metadata_topic import MetadataTopic
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
+from muon_ad_nodes.parts.realsense_frames import Extrinsics
 from muon_ad_nodes.parts.realsense_frames import Framer
+from muon_ad_nodes.parts.realsense_hardware import Bus
 from muon_ad_nodes.parts.realsense_hardware import HardwareCamera
+from muon_ad_nodes.parts.realsense_recorded import RecordedCamera
 from muon_ad_nodes.parts.realsense_sdk import Profile
 from muon_ad_nodes.parts.realsense_sdk import require_sdk
 from muon_ad_nodes.parts.realsense_sdk import Wishes
 from muon_ad_nodes.parts.realsense_simulated import SimulatedCamera
 from muon_ad_nodes.parts.source import Frame
 from muon_ad_nodes.parts.source import Source
+from muon_ad_nodes.parts.source import SourceError
 from muon_ad_nodes.parts.stamps import milliseconds
 from muon_ad_nodes.parts.stamps import to_stamp
 from muon_ad_nodes.parts.transforms import ExtrinsicsPublisher
@@ -28,10 +41,19 @@ from muon_ad_nodes.parts.transforms import ExtrinsicsPublisher
 PARAMETERS = (
     Parameter(
         'source', 'device',
-        'A connected camera, or the software device of the SDK fed with a rendered scene.',
-        choices=('device', 'simulated'),
+        'A connected camera (device), the software device of the SDK fed with a rendered scene '
+        '(simulated), or a recording of the SDK (recording).',
+        choices=('device', 'simulated', 'recording'),
     ),
     Parameter('serial_no', '', 'Serial number of the camera; empty takes the only one connected.'),
+    Parameter('path', '', 'File of the recording, .bag or .db3; source recording.'),
+    Parameter('loop', False, 'Start over at the end; source recording.'),
+    Parameter(
+        'real_time', True,
+        'Play at the pace of the recording, as a live camera; false: every frame, as fast as it '
+        'is published. Source recording.',
+    ),
+    *STALL,
     Parameter('camera_name', 'camera', 'Prefix of the frame ids, as in realsense-ros.'),
     Parameter('enable_color', True, 'Stream colour.'),
     Parameter('enable_depth', True, 'Stream depth.'),
@@ -59,110 +81,152 @@ PARAMETERS = (
 
 class RealSenseCamera(SuiteNode):
     """Publishes `~/color`, `~/depth` and `~/aligned_depth_to_color`, each an image with its
-    camera_info, and `~/extrinsics/depth_to_color`.
+    camera_info, `~/color/metadata`, `~/depth/metadata` and `~/extrinsics/depth_to_color`.
 
     Colour is rgb8, depth 16UC1 in millimetres. All messages of a frameset carry one stamp, in the
-    node's clock. Images are converted and aligned only where their topic has a subscriber.
+    node's clock. Images are converted and aligned, and metadata read, only where their topic has
+    a subscriber. `~/hw_reset` (std_srvs/Empty) resets the camera.
     """
 
     def __init__(self) -> None:
         super().__init__('camera', PARAMETERS)
         self._framer: Framer | None = None
-        self._source: Source | None = None
-        self._topics: dict[str, ImageTopic] = {}
-        self._extrinsics: ExtrinsicsPublisher | None = None
-        self._described = False
-        self._capture: CaptureThread | None = None
+        self._bus: Bus | None = None
+        self._capture: Capture | None = None
         self._faults: FaultInjection | None = None
+        self._topics: dict[str, ImageTopic] = {}
+        self._metadata: list[MetadataTopic] = []
+        self._extrinsics: ExtrinsicsPublisher | None = None
+        self._described: Extrinsics | None = None
+        self._reset_service: Service | None = None
+        self._connection: dict[str, str] = {}
 
     def build(self) -> None:
         """Find the camera and create the topics."""
         settings = self.settings
         wishes = _wishes(settings)
-        streams = tuple(name for name in ('color', 'depth') if getattr(wishes, name))
-        both = len(streams) == 2
         require_sdk()
-        self._framer = Framer(streams, both and settings.align_depth_enable)
+        streams = tuple(name for name in ('color', 'depth') if getattr(wishes, name))
+        self._framer = Framer(streams, len(streams) == 2 and settings.align_depth_enable)
         self._faults = FaultInjection(self, beside_source=True)
-        self._source = self._faults.around(self._open)()
-        if wishes.color:
-            self._add('color', 'color/image_raw', 'color')
-        if wishes.depth:
-            self._add('depth', 'depth/image_rect_raw', 'depth')
-        if both:
-            self._extrinsics = ExtrinsicsPublisher(self)
-            if settings.align_depth_enable:
-                self._add('aligned', 'aligned_depth_to_color/image_raw', 'color')
+        self._capture = self._new_capture()
+        self._capture.open()
+        self._create_topics(streams)
+        self._reset_service = self.create_service(Empty, '~/hw_reset', self._on_reset)
 
     def start(self) -> None:
         """Begin to stream."""
-        if self._source is None:
-            self._source = self._faults.around(self._open)()
-        self._described = False
-        self._faults.begin()
-        self._capture = CaptureThread(self, self._source, self._publish, live=True)
+        self._described = None
+        self._capture.start()
 
     def stop(self) -> None:
         """Cease to stream, and let go of the camera."""
-        if self._capture is not None:
-            self._capture.stop()
-            self._capture = None
-        self._faults.end()
-        self._close()
+        self._capture.stop()
 
     def teardown(self) -> None:
         """Let go of the camera and destroy the topics."""
-        self._close()
-        for topic in self._topics.values():
+        if self._capture is not None:
+            self._capture.stop()
+        if self._reset_service is not None:
+            self.destroy_service(self._reset_service)
+        for topic in (*self._topics.values(), *self._metadata):
             topic.destroy()
         self._topics.clear()
+        self._metadata.clear()
+        self._connection.clear()
         if self._extrinsics is not None:
             self._extrinsics.destroy()
         if self._faults is not None:
             self._faults.destroy()
-        self._extrinsics = self._framer = self._faults = None
+        self._extrinsics = self._framer = self._faults = self._capture = self._bus = None
+        self._reset_service = None
 
     def describe(self, status: TaskStatus) -> None:
-        """Add the faults done on purpose."""
-        if self._faults is not None:
+        """Add the connection, the camera's losses and clock, and the faults done on purpose."""
+        status.values += [
+            KeyValue(key=key, value=value) for key, value in list(self._connection.items())
+        ]
+        if self._capture is not None:
+            self._capture.describe(status)
             self._faults.describe(status)
 
-    def _add(self, stream: str, topic: str, seen_by: str) -> None:
-        frame_id = f'{self.settings.camera_name}_{seen_by}_optical_frame'
+    def _create_topics(self, streams: tuple[str, ...]) -> None:
+        topics = {'color': 'color/image_raw', 'depth': 'depth/image_rect_raw'}
+        for stream in streams:
+            self._add(stream, topics[stream], self._frame_id(stream))
+            self._metadata.append(
+                MetadataTopic(self, f'~/{stream}/metadata', stream, self._frame_id(stream))
+            )
+        if len(streams) == 2:
+            self._extrinsics = ExtrinsicsPublisher(self)
+            if self.settings.align_depth_enable:
+                self._add('aligned', 'aligned_depth_to_color/image_raw', self._frame_id('color'))
+
+    def _add(self, stream: str, topic: str, frame_id: str) -> None:
         self._topics[stream] = ImageTopic(self, f'~/{topic}', stream, frame_id, self._faults)
 
-    def _open(self) -> Source:
-        wishes = _wishes(self.settings)
-        camera = SimulatedCamera if self.settings.source == 'simulated' else HardwareCamera
-        return camera(wishes, self._framer, self._now_ns)
+    def _frame_id(self, stream: str) -> str:
+        return f'{self.settings.camera_name}_{stream}_optical_frame'
 
-    def _close(self) -> None:
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+    def _new_capture(self) -> Capture:
+        settings = self.settings
+        recorded = settings.source == 'recording'
+        clock = FrameClock(
+            lambda: self.get_clock().ros_time_is_active,
+            replayed=recorded,
+            paced=not recorded or settings.real_time,
+        )
+        present = reset = None
+        if settings.source == 'device':
+            self._bus = Bus(settings.serial_no)
+            present, reset = self._bus.present, self._bus.reset
+        stall_s = 0.0 if recorded else settings.stall_s
+        return Capture(
+            self, self._open, clock, self._publish, self._faults, stall_s, present, reset
+        )
+
+    def _open(self) -> Source:
+        settings = self.settings
+        if settings.source == 'recording':
+            if not settings.path:
+                raise ParameterError('parameter path is empty; source recording needs it')
+            path = Path(settings.path).expanduser()
+            return RecordedCamera(
+                path, self._framer, self._now_ns, settings.real_time, settings.loop
+            )
+        wishes = _wishes(settings)
+        if settings.source == 'simulated':
+            return SimulatedCamera(wishes, self._framer, self._now_ns)
+        return HardwareCamera(wishes, self._framer, self._bus, self._now_ns, self._connected)
+
+    def _connected(self, connection: dict[str, str], warning: str) -> None:
+        self._connection.update(connection)
+        if warning:
+            self.warn_once(warning)
+
+    def _on_reset(self, _request: Empty.Request, response: Empty.Response) -> Empty.Response:
+        """Reset the camera; also while inactive, as one that hangs may need it to start."""
+        if self.active:
+            self._capture.request_reset()
+        elif self._bus is not None:
+            self._reset_now()
+        else:
+            self.get_logger().info(f'source {self.settings.source} has nothing to reset')
+        return response
+
+    def _reset_now(self) -> None:
+        try:
+            self._bus.reset()
+        except SourceError as error:
+            self.get_logger().error(str(error))
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
 
-    def _stamp_ns(self, frame: Frame) -> int:
-        """Return when the frame was taken, in nanoseconds of the node's clock.
-
-        Only the time of arrival is known for a frame stamped by the camera's own clock, or while
-        the node runs in simulated time.
-        """
-        host_clock = frame.domain != 'hardware_clock' and frame.device_ns is not None
-        if host_clock and not self.get_clock().ros_time_is_active:
-            return frame.device_ns
-        return frame.arrival_ns
-
-    def _publish(self, frame: Frame) -> None:
-        stamp_ns = self._stamp_ns(frame)
+    def _publish(self, frame: Frame, stamp_ns: int) -> None:
         stamp = to_stamp(stamp_ns)
         age_ms = (self._now_ns() - stamp_ns) * 1e-6
-        if self._extrinsics is not None and not self._described:
-            name = self.settings.camera_name
-            self._extrinsics.publish(name, self._framer.extrinsics, stamp)
-            self._described = True
+        self._describe_geometry(stamp)
         begun = time.perf_counter()
         pictures = {name: frame.pictures[name] for name in self._topics if name in frame.pictures}
         pixels = {
@@ -171,14 +235,24 @@ class RealSenseCamera(SuiteNode):
         }
         prepared = time.perf_counter()
         for name, picture in pictures.items():
-            calibration = self._source.calibration(name)
+            calibration = self._capture.calibration(name)
             self._topics[name].publish(pixels.get(name), picture.encoding, calibration, stamp)
+        for topic in self._metadata:
+            topic.publish(frame, stamp)
         self.monitor.published(
             stamp_ns,
             capture=age_ms,
             preprocess=milliseconds(begun, prepared),
             publish=milliseconds(prepared, time.perf_counter()),
         )
+
+    def _describe_geometry(self, stamp: Time) -> None:
+        """Publish the extrinsics with the first frame, and when the camera came back with others.
+        """
+        found = self._framer.extrinsics
+        if self._extrinsics is not None and found is not None and found != self._described:
+            self._extrinsics.publish(self.settings.camera_name, found, stamp)
+            self._described = found
 
 
 def _wishes(settings: SimpleNamespace) -> Wishes:

@@ -84,7 +84,9 @@ class GObjectSource:
                 '(nvarguscamerasrc and nvvidconv come with JetPack)'
             ) from error
         self._sink: GstApp.AppSink = self._pipeline.get_by_name('sink')
-        self._pipeline.set_state(Gst.State.PLAYING)
+        # A live pipeline does not wait for its first frame, and never ends but by a failure.
+        begun = self._pipeline.set_state(Gst.State.PLAYING)
+        self._live = begun == Gst.StateChangeReturn.NO_PREROLL
         try:
             self._await_first(pipeline)
         except (SourceError, EndOfInput):
@@ -103,7 +105,9 @@ class GObjectSource:
         data = np.frombuffer(buffer.extract_dup(0, buffer.get_size()), np.uint8)
         bgrx = data.reshape(height, -1)[:, :4 * width].reshape(height, width, 4)
         self._number += 1
-        return self._request.frame(bgrx, arrival_ns, self._number - 1)
+        timed = self._live and buffer.pts != Gst.CLOCK_TIME_NONE
+        device_ns = buffer.pts if timed else None
+        return self._request.frame(bgrx, arrival_ns, self._number - 1, device_ns)
 
     def calibration(self, _stream: str) -> Calibration | None:
         """Return None: the pipeline does not know its lens."""
@@ -128,6 +132,8 @@ class GObjectSource:
             if message is not None:
                 error, details = message.parse_error()
                 raise SourceError(f'GStreamer: {error.message} {" ".join(details.split())}')
+            if self._sink.is_eos() and self._live:
+                raise SourceError('the pipeline of the camera ended')
             if self._sink.is_eos():
                 raise EndOfInput('end of input: the pipeline ended')
         return sample

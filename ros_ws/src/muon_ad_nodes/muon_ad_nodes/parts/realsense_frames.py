@@ -16,9 +16,11 @@ from muon_ad_nodes.parts.realsense_sdk import DEPTH_UNIT_M
 from muon_ad_nodes.parts.realsense_sdk import rs
 from muon_ad_nodes.parts.source import Frame
 from muon_ad_nodes.parts.source import FrameError
+from muon_ad_nodes.parts.source import Metadata
 from muon_ad_nodes.parts.source import Picture
 from muon_ad_nodes.parts.source import SourceError
 
+_ENCODINGS = {'rgb8': 'rgb8', 'bgr8': 'bgr8', 'y8': 'mono8', 'z16': '16UC1'}
 _DISTORTION = {
     'brown_conrady': 'plumb_bob',
     'inverse_brown_conrady': 'plumb_bob',
@@ -45,7 +47,7 @@ class Framer:
     """
 
     def __init__(self, streams: tuple[str, ...], align: bool) -> None:
-        self._streams = streams
+        self.streams = streams
         self._align = rs.align(rs.stream.color) if align else None
         self.calibrations: dict[str, Calibration] = {}
         self.extrinsics: Extrinsics | None = None
@@ -59,7 +61,7 @@ class Framer:
         FrameError where a later set lacks a stream.
         """
         images = {'color': frames.get_color_frame(), 'depth': frames.get_depth_frame()}
-        images = {name: images[name] for name in self._streams}
+        images = {name: images[name] for name in self.streams}
         lacking = [name for name in images if not images[name]]
         if lacking:
             if not self.calibrations:
@@ -83,16 +85,15 @@ class Framer:
         self, frames: rs.composite_frame, images: dict[str, rs.video_frame]
     ) -> dict[str, Picture]:
         pictures = {}
+        first = next(iter(images))
         for name, image in images.items():
             size = image.get_width(), image.get_height()
-            if name == 'color':
-                pictures[name] = Picture('rgb8', partial(_pixels, image), size)
-            else:
-                pictures[name] = Picture('16UC1', partial(millimetres, image), size)
+            pixels = partial(_pixels if name == 'color' else millimetres, image)
+            metadata = partial(metadata_of, image, own=name != first)
+            pictures[name] = Picture(_encoding(image), pixels, size, metadata)
         if self._align is not None:
-            pictures['aligned'] = Picture(
-                '16UC1', partial(self._aligned, frames), pictures['color'].size
-            )
+            pixels = partial(self._aligned, frames)
+            pictures['aligned'] = Picture('16UC1', pixels, pictures['color'].size)
         return pictures
 
     def _aligned(self, frames: rs.composite_frame) -> np.ndarray:
@@ -128,6 +129,24 @@ def depth_to_color(frames: rs.composite_frame) -> Extrinsics:
     return Extrinsics(tuple(rotation), tuple(found.translation))
 
 
+def metadata_of(frame: rs.video_frame, own: bool) -> Metadata:
+    """Return what the camera tells of a picture, under the names of realsense-ros.
+
+    With `own`, its number and time as well: those of Frame are another picture's.
+    """
+    metadata: Metadata = {}
+    if own:
+        metadata['frame_number'] = frame.get_frame_number()
+        metadata['clock_domain'] = frame.get_frame_timestamp_domain().name
+        metadata['frame_timestamp'] = frame.get_timestamp()
+    for name, value in rs.frame_metadata_value.__members__.items():
+        if frame.supports_frame_metadata(value):
+            # The name is taken, by what the SDK made of it.
+            key = 'hw_timestamp' if name == 'frame_timestamp' else name
+            metadata[key] = frame.get_frame_metadata(value)
+    return metadata
+
+
 def millimetres(frame: rs.depth_frame) -> np.ndarray:
     """Return depth as uint16 [H, W] in millimetres; a view of the frame where that is its unit."""
     raw = _pixels(frame)
@@ -135,6 +154,15 @@ def millimetres(frame: rs.depth_frame) -> np.ndarray:
     if abs(scale - 1) < 1e-6:
         return raw
     return np.clip(np.rint(raw * np.float32(scale)), 0, 65535).astype(np.uint16)
+
+
+def _encoding(frame: rs.video_frame) -> str:
+    name = frame.profile.format().name
+    if name not in _ENCODINGS:
+        raise SourceError(
+            f'{frame.profile.stream_name()} comes as {name}; expected {", ".join(_ENCODINGS)}'
+        )
+    return _ENCODINGS[name]
 
 
 def _pixels(frame: rs.video_frame) -> np.ndarray:

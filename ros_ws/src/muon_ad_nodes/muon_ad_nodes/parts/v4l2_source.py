@@ -21,7 +21,7 @@ class V4l2Source:
     """A video device, by path or number. Live."""
 
     def __init__(self, device: str, request: Request) -> None:
-        self._path = Path(f'/dev/video{device}' if device.isdigit() else device)
+        self._path = device_path(device)
         self._request = request
         self._number = 0
         _check_device(self._path, device)
@@ -49,8 +49,12 @@ class V4l2Source:
         """Return the next frame; the driver waits up to a second for it."""
         good, bgr = self._capture.read()
         if good:
+            arrival_ns = self._request.now_ns()
+            # When the driver had the frame, in a clock that does not jump; 0: it does not tell.
+            taken_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+            device_ns = round(taken_ms * 1e6) if taken_ms > 0 else None
             self._number += 1
-            return self._request.frame(bgr, self._request.now_ns(), self._number - 1)
+            return self._request.frame(bgr, arrival_ns, self._number - 1, device_ns)
         if not self._path.exists():
             raise SourceError(f'{self._path}: the device is gone; was it unplugged?')
         stopping.wait(RETRY_S)
@@ -65,8 +69,18 @@ class V4l2Source:
         self._capture.release()
 
 
+def device_path(device: str) -> Path:
+    """Return the path of a device that is given by path or number."""
+    return Path(f'/dev/video{device}' if device.isdigit() else device)
+
+
+def is_device(path: Path) -> bool:
+    """Whether a device is there."""
+    return path.exists() and stat.S_ISCHR(path.stat().st_mode)
+
+
 def _check_device(path: Path, asked: str) -> None:
-    if path.exists() and stat.S_ISCHR(path.stat().st_mode):
+    if is_device(path):
         return
     there = sorted(str(found) for found in Path('/dev').glob('video*'))
     raise SourceError(
