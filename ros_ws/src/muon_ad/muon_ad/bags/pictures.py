@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
+from PIL import UnidentifiedImageError
 
 from muon_ad.bags.rvl import decode_rvl
 from muon_ad.images import DEPTH_ENCODINGS
@@ -99,8 +100,10 @@ def _decoded(data: bytes) -> np.ndarray:
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as header:
             width, height = header.size
+    except UnidentifiedImageError as error:     # its text names the object in memory
+        raise ImageError(f'data is no picture of {", ".join(_FORMATS)}') from error
     except _NOT_A_PICTURE as error:
-        raise ImageError(f'data is no picture of {", ".join(_FORMATS)}: {error}') from error
+        raise ImageError(f'data is no picture that can be used: {error}') from error
     if max(width, height) > MAX_SIDE:
         raise ImageError(f'size is {width}x{height}; expected 1 to {MAX_SIDE} pixels a side')
     try:

@@ -201,8 +201,9 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if not 0 <= value < 1e9:
             raise ReplayError(f'--{name} is {value:g}; expected seconds, 0 or more')
-    if args.threads < 1:
-        raise ReplayError(f'--threads is {args.threads}; expected 1 or more')
+    for name in ('threads', 'every'):
+        if getattr(args, name) < 1:
+            raise ReplayError(f'--{name} is {getattr(args, name)}; expected 1 or more')
     for name, _, _ in _TOLERANCES:
         value = getattr(args, f'tolerance_{name.replace("-", "_")}')
         if not value >= 0 or (name in ('iou', 'ssim') and value > 1):

@@ -141,8 +141,12 @@ class _Camera:
         self._now_ns = message.time_ns
         self._now_s = (message.time_ns - self._run.bag.start_ns) * 1e-9 - self._run.start_s
         data = message.data
-        for passed in [data] if self._faults is None else self._faults.apply(role, data):
-            self._actions[role](passed)
+        if role == 'aligned':
+            data = self._decoded_depth(data, message.type)
+        if data is not None:
+            passed = [data] if self._faults is None else self._faults.apply(role, data)
+            for one in passed:
+                self._actions[role](one)
 
     def release(self) -> None:
         """Take what faults still hold back: the bag is over, and no frame is to be lost."""
@@ -175,13 +179,17 @@ class _Camera:
         )
         self._images += 1
 
-    def _add_depth(self, message: Any) -> None:
-        self._newest_depth_ns = nanoseconds(message.header.stamp)
-        kind = self._run.bag.topics[self.stream.depth]
+    def _decoded_depth(self, message: Any, type_name: str) -> ImageMessage | None:
         try:
-            self._pairing.depths.append(messages.as_image(message, kind))
+            # Before faults are done to it: they know what depth means, not how it is packed.
+            return messages.as_image(message, type_name)
         except ImageError as error:
             self._note(f'a depth image is not usable: {error}')
+            return None
+
+    def _add_depth(self, message: ImageMessage) -> None:
+        self._newest_depth_ns = nanoseconds(message.header.stamp)
+        self._pairing.depths.append(message)
 
     def _add_info(self, message: Any) -> None:
         self._pairing.camera_info = message

@@ -58,8 +58,6 @@ class Recorder:
     ) -> None:
         if path.suffix != '.mcap':
             raise ReplayError(f'--record {path}: expected a name that ends in .mcap')
-        if every < 1:
-            raise ReplayError(f'--every is {every}; expected 1 or more')
         self._writer = BagWriter(path)
         self._naming = naming
         self._raw = raw

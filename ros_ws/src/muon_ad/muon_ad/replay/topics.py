@@ -51,6 +51,7 @@ def choose(
     if not chosen:
         raise ReplayError(
             f'{bag.path}: no images of colour; it has {_listed(bag) or "no topics at all"}'
+            + (f'; damaged: {bag.trouble}' if bag.trouble else '')
         )
     if len(chosen) > 1 and (depth or camera_info):
         raise ReplayError(

@@ -1,0 +1,223 @@
+"""The committed bag and its golden results: they hold here too, and a change is found."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+
+from muon_ad.bags import open_bag
+from muon_ad.bags.pictures import picture_of
+from muon_ad.cli import main
+from muon_ad.replay.record import read_recording
+from muon_ad.scene import Scene
+from muon_ad.scene import View
+from muon_ad.testing.bags import write_bag
+
+DATA = Path(__file__).parent / 'data'
+BAG, GOLDEN = DATA / 'scene.mcap', DATA / 'golden.mcap'
+COLOR = '/camera/color/image_raw/compressed'
+DEPTH = '/camera/aligned_depth_to_color/image_raw/compressedDepth'
+DETECTIONS = '/camera/color/image_raw/detections'
+STYLE = '/camera/color/image_raw/style'
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Output without a path goes to the test's own folder; no escape codes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TERM', 'dumb')
+
+
+def expect(*options, bag=BAG):
+    return main(['replay', str(bag), '--expect', str(GOLDEN), *options])
+
+
+@pytest.fixture(scope='module')
+def pictures():
+    with open_bag(BAG) as bag:
+        return [picture_of(m.data, m.type)[1] for m in bag.messages([COLOR])]
+
+
+@pytest.mark.parametrize('threads', [1, 2])
+def test_same_with_any_number_of_threads(threads, capsys):
+    assert expect('--threads', str(threads)) == 0
+    said = capsys.readouterr().out
+    assert '15 person' in said
+    assert f'same as {GOLDEN}, within tolerances' in said
+    assert not Path('replay_worst.png').exists()
+
+
+def test_same_where_the_networks_are_computed_otherwise(monkeypatch, capsys):
+    """Without ONNX Runtime's optimisations sums have another order, as on another machine."""
+    made = onnxruntime.SessionOptions
+
+    def plain():
+        options = made()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options
+
+    monkeypatch.setattr(onnxruntime, 'SessionOptions', plain)
+    assert expect() == 0
+
+
+@pytest.mark.parametrize(
+    'options, said',
+    [
+        (('--only', 'style', '--style', 'mosaic'),
+         f' of {STYLE}, stamp 170000000'),
+        (('--only', 'detection', '--score-threshold', '0.79'),
+         f'worst frame: number 0 of {DETECTIONS}, stamp 1700000000.000 s: person of score'),
+        (('--duration', '2.1'), f'{DETECTIONS}: 4 missing, 0 extra'),
+        (('--remap', f'{DETECTIONS}:=/elsewhere'), '/elsewhere: 0 missing, 15 extra'),
+        (('--fault', 'jump at=2.5 ms=40'), f'{DETECTIONS}: 2 missing, 2 extra'),
+        (('--fault', 'no_depth at=0.9 for=0.2 stream=aligned'), 'position of person is valid'),
+    ],
+    ids=['style', 'threshold', 'fewer', 'topic', 'stamps', 'no depth'],
+)
+def test_a_change_is_found(options, said, capsys):
+    assert expect(*options) == 1
+    out = capsys.readouterr().out
+    assert said in ' '.join(out.split())
+    assert f'differs from {GOLDEN}' in out
+
+
+def test_shifted_images_are_found_and_drawn(pictures, tmp_path, capsys):
+    """Boxes move by five pixels; the worst frame's picture shows expected, got and both."""
+    moved = write_bag(
+        tmp_path / 'moved.mcap', [np.roll(picture, 5, axis=1) for picture in pictures],
+        rate=5.0, topic='/camera/color/image_raw',
+    )
+    worst = tmp_path / 'folder' / 'worst.png'
+    assert expect('--worst', str(worst), bag=moved) == 1
+    assert f'the worst frame, expected and got: {worst}' in capsys.readouterr().out
+    height, width = cv2.imread(str(worst)).shape[:2]
+    assert width > 2 * height
+    loose = ['--tolerance-iou', '0.5', '--tolerance-mean-abs', '255', '--tolerance-ssim', '0',
+             '--tolerance-score', '1', '--tolerance-position-m', '99']
+    assert expect(*loose, '--fault', 'no_info for=99', bag=moved) == 1, 'positions are gone'
+
+
+def test_what_changed_is_named(capsys):
+    assert expect('--style', 'mosaic', '--duration', '0.1') == 1
+    out = capsys.readouterr().out
+    assert 'changed: style style: swirls in the golden, mosaic here' in out
+
+
+@pytest.mark.parametrize(
+    'arguments, said',
+    [
+        ((BAG, '--expect', 'nowhere.mcap'), 'nowhere.mcap'),
+        ((BAG, '--expect', BAG), 'holds no results of a replay'),
+        (('nowhere.mcap',), 'nowhere.mcap'),
+        ((GOLDEN, '--image', '/x'), '--image /x: is not in the bag'),
+        ((BAG, '--style', 'impasto'), 'impasto'),
+        ((BAG, '--detector-model', 'style_default'), 'expected detection'),
+        ((BAG, '--fault', 'gremlins'), "kind is 'gremlins'"),
+        ((BAG, '--start', '60'), 'no image from --start 60 s on; the bag is 2.8 s long'),
+        ((BAG, '--record', 'out.txt'), 'expected a name that ends in .mcap'),
+        ((BAG, '--record', GOLDEN), 'exists already'),
+        ((BAG, '--remap', 'a=b'), 'expected /from:=/to'),
+        ((BAG, '--threads', '0'), '--threads is 0'),
+        ((BAG, '--every', '0'), '--every is 0'),
+        ((BAG, '--duration', '-1'), '--duration is -1'),
+        ((BAG, '--tolerance-ssim', 'nan'), '--tolerance-ssim is nan'),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_a_line(arguments, said, capsys):
+    assert main(['replay', *map(str, arguments)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith('muon-ad replay: ')
+    assert said in error
+
+
+def test_damaged_golden_cannot_be_compared(tmp_path, capsys):
+    (tmp_path / 'half.mcap').write_bytes(GOLDEN.read_bytes()[:300_000])
+    assert main(['replay', str(BAG), '--expect', 'half.mcap']) == 2
+    assert 'half.mcap' in capsys.readouterr().err
+
+
+def test_recording_twice_gives_the_same_bytes(tmp_path):
+    files = [tmp_path / name / 'out.mcap' for name in ('first', 'second')]
+    for threads, file in zip('12', files, strict=True):
+        assert main(['replay', str(BAG), '--record', str(file), '--duration', '0.7',
+                     '--threads', threads]) == 0
+    first, second = (file.read_bytes() for file in files)
+    assert first == second
+
+
+def test_other_readers_open_a_recording(tmp_path):
+    """Every message decodes with the schema in the file, and belongs to an image of the bag."""
+    assert main(['replay', str(BAG), '--record', 'out.mcap', '--every', '2',
+                 '--remap', f'{DETECTIONS}:=/found', '--picture', 'sheet.png']) == 0
+    with open_bag(BAG) as bag:
+        times = [message.time_ns for message in bag.messages([COLOR])]
+    with open('out.mcap', 'rb') as stream:
+        reader = make_reader(stream, decoder_factories=[DecoderFactory()])
+        messages = [(channel.topic, schema, message.log_time, decoded) for
+                    schema, channel, message, decoded in reader.iter_decoded_messages()]
+    found = [row for row in messages if row[0] == '/found']
+    style = [row for row in messages if row[0] == f'{STYLE}/compressed']
+    assert len(found) + len(style) == len(messages)
+    assert [row[2] for row in found] == times
+    assert [row[2] for row in style] == times[::2]
+    for _, schema, log_time, array in found:
+        assert (schema.name, schema.encoding) == ('muon_ad_msgs/msg/DetectionArray', 'ros2msg')
+        stamp = array.header.stamp
+        assert stamp.sec * 10**9 + stamp.nanosec == log_time
+        assert array.header.frame_id == 'camera_color_optical_frame'
+        assert array.detections[0].label == 'person'
+        assert array.detections[0].position_valid
+    for _, schema, _, picture in style:
+        assert schema.name == 'sensor_msgs/msg/CompressedImage'
+        decoded = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
+        assert decoded.shape == (240, 320, 3)
+    assert cv2.imread('sheet.png').shape[1] == 3 * 320
+
+
+def test_raw_images_are_those_of_the_png(tmp_path):
+    for name, options in (('png', []), ('raw', ['--raw'])):
+        assert main(['replay', str(BAG), '--record', f'{name}.mcap', '--only', 'style',
+                     '--duration', '0.1', *options]) == 0
+    png, raw = (read_recording(f'{name}.mcap').results[STYLE] for name in ('png', 'raw'))
+    assert raw[0].type == 'sensor_msgs/msg/Image'
+    assert np.array_equal(png[0].value, raw[0].value)
+
+
+def test_the_bag_is_what_its_script_draws(pictures):
+    """Within rounding: another version of OpenCV may interpolate otherwise."""
+    scene = Scene(View.from_fov(160, 120, 62))
+    with open_bag(BAG) as bag:
+        depths = [picture_of(m.data, m.type)[1] for m in bag.messages([DEPTH])]
+    assert len(pictures) == len(depths) == 15
+    for number in (0, 7, 14):
+        drawn, metres = scene.render(number / 5)
+        assert np.abs(drawn.astype(int) - pictures[number]).mean() < 1
+        assert np.median(np.abs(metres * 1000 - depths[number])) <= 1
+
+
+@pytest.mark.parametrize(
+    'name, images', [('soccer_goal_12.mcap', 2), ('ros_numpy_test.bag', 2)]
+)
+def test_bags_of_other_people(data, name, images, capsys):
+    assert main(['replay', str(data / 'bags' / name), '--record', 'out.mcap']) == 0
+    assert f'{images} images in' in capsys.readouterr().out
+    results = read_recording('out.mcap').results
+    assert sum(len(found) for topic, found in results.items() if 'style' in topic) == images
+
+
+@pytest.mark.parametrize('kept, played', [(400_000, True), (3_000, False)])
+def test_truncated_bag_plays_what_is_readable(tmp_path, kept, played, capsys):
+    (tmp_path / 'cut.mcap').write_bytes(BAG.read_bytes()[:kept])
+    status = main(['replay', 'cut.mcap', '--only', 'detection'])
+    said = capsys.readouterr()
+    if played:
+        assert status == 0
+        assert 'cut.mcap is damaged; what is readable was played' in said.out
+        assert 'at byte 43' in said.out
+        return
+    assert status == 2
+    assert 'no images of colour; it has no topics at all; damaged: ' in said.err
