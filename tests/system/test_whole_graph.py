@@ -1,81 +1,22 @@
 """The whole suite as real processes over real DDS, from launch file to results."""
 
-import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
+from launched import Graph
+from launched import NODES
+from launched import parameter_file
 from sensor_msgs.msg import Image
 
 from muon_ad.images import to_rgb
 from muon_ad_msgs.msg import DetectionArray
-from muon_ad_msgs.msg import TaskStatus
-from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts.stamps import nanoseconds
 
 SHARED_MEMORY = Path('/dev/shm')
-NODES = (
-    '/camera/camera', '/camera/style_transfer', '/camera/object_detector',
-    '/csi/csi_camera', '/csi/style_transfer', '/csi/object_detector', '/supervisor',
-)
-
-
-class Graph:
-    """A running launch file, and what it publishes."""
-
-    def __init__(self, log: Path, *arguments: str) -> None:
-        self.log = log
-        self._stream = log.open('w')
-        self.process = subprocess.Popen(
-            [sys.executable, '-m', 'muon_ad_nodes.bringup', 'multitask.launch.xml', *arguments],
-            stdout=self._stream, stderr=subprocess.STDOUT, start_new_session=True,
-        )
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node('probe', context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.statuses: dict[str, TaskStatus] = {}
-        for name in NODES:
-            self.node.create_subscription(
-                TaskStatus, f'{name}/status',
-                lambda status, name=name: self.statuses.__setitem__(name, status), qos.LATCHED,
-            )
-
-    def listen(self, kind: type, topic: str) -> list:
-        messages = []
-        self.node.create_subscription(kind, topic, messages.append, qos.SENSOR)
-        return messages
-
-    def wait(self, condition, seconds: float, what: str) -> None:
-        clock = self.node.get_clock()
-        deadline = clock.now().nanoseconds + seconds * 1e9
-        while not condition():
-            if clock.now().nanoseconds > deadline or self.process.poll() is not None:
-                tail = self.log.read_text()[-6000:]
-                pytest.fail(f'{what}: not within {seconds} s; log:\n{tail}')
-            self.executor.spin_once(timeout_sec=0.1)
-
-    def interrupt(self) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
-
-    def close(self) -> None:
-        self.interrupt()
-        if not self.context.ok():
-            return
-        self._stream.close()
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
 
 @pytest.fixture
@@ -106,11 +47,9 @@ def models(negative_package, one_box_package) -> tuple[str, str]:
 
 def small_variants(tmp_path: Path) -> str:
     """A parameter file that asks for the tiny network's variant."""
-    small = {'ros__parameters': {'variant': 'small'}}
-    path = tmp_path / 'params.yaml'
-    # JSON is YAML without the aliases that rcl refuses.
-    path.write_text(json.dumps({'/camera/style_transfer': small, '/csi/style_transfer': small}))
-    return f'params_file:={path}'
+    small = {'variant': 'small'}
+    return parameter_file(
+        tmp_path, {'/camera/style_transfer': small, '/csi/style_transfer': small})
 
 
 def test_two_cameras_a_killed_node_and_a_clean_end(graph, models, tmp_path):
@@ -221,13 +160,11 @@ def test_missing_model_is_reported_while_the_other_task_works(graph, models, tmp
 def test_real_people_are_found_in_the_video(graph, data, tmp_path):
     """The shipped models on the person video, played at six times its speed, to its end."""
     params = {
-        '/csi/csi_camera': {'ros__parameters': {'fps': 60.0}},
-        '/csi/style_transfer': {'ros__parameters': {'variant': 'dense_320x240'}},
+        '/csi/csi_camera': {'fps': 60.0}, '/csi/style_transfer': {'variant': 'dense_320x240'},
     }
-    path = tmp_path / 'params.yaml'
-    path.write_text(json.dumps(params))
     running = graph(
-        f'params_file:={path}', 'realsense:=false', 'csi_source:=video', 'csi_loop:=false',
+        parameter_file(tmp_path, params), 'realsense:=false', 'csi_source:=video',
+        'csi_loop:=false',
         f'csi_path:={data / "video" / "one-by-one-person-detection.mp4"}',
     )
     stylised = running.listen(Image, '/csi/style/image')
