@@ -64,6 +64,7 @@ def camera(monkeypatch):
     monkeypatch.setattr(reconnect, 'FIRST_DELAY_S', 0.01)
     monkeypatch.setattr(reconnect, 'LONGEST_DELAY_S', 0.04)
     monkeypatch.setattr(reconnect, 'POLL_S', 0.002)
+    monkeypatch.setattr(reconnect, 'FIRST_FRAME_S', 0.05)
     return Camera()
 
 
@@ -174,6 +175,20 @@ def test_silence_counts_from_the_first_read_and_files_never_stall(camera):
     for _ in range(30):
         assert patient.read(RUNNING, 0.02) is None
     assert patient.stalls == 0
+
+
+def test_the_first_frame_may_take_longer_than_the_next(camera, monkeypatch):
+    monkeypatch.setattr(reconnect, 'FIRST_FRAME_S', 1000.0)
+    source = Reconnecting(camera.open, 0.02)
+    source.open()
+    camera.delivers = False
+    for _ in range(30):
+        source.read(RUNNING, 0.02)
+    assert source.stalls == 0
+    camera.delivers = True
+    assert source.read(RUNNING, 0.02) is not None
+    camera.delivers = False
+    read_until(source, lambda _: source.stalls == 1, 'the stall')
 
 
 def test_what_is_no_loss_passes_through(camera, monkeypatch):

@@ -13,6 +13,7 @@ from muon_ad_nodes.parts.source import SourceError
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 10.0
 POLL_S = 0.25       # looking whether the camera is back
+FIRST_FRAME_S = 5.0     # what any camera may take from being opened
 SILENCE_S = 2.0     # without frames, before there is a word of it
 RESET_EVERY = 3     # each so many attempts without a frame, a camera that is there is reset
 
@@ -20,10 +21,10 @@ RESET_EVERY = 3     # each so many attempts without a frame, a camera that is th
 class Reconnecting:
     """A source itself, around what `open_source` opens.
 
-    A SourceError, or `stall_s` without a frame (0: never), closes the source; it is opened again
-    with doubling delays, at once when `present` tells that the camera is back, and `read` returns
-    None meanwhile. Where opening it alone does not help, `reset` is called.
-    `trouble` says what is wrong, empty while frames come.
+    A SourceError, or `stall_s` without a frame (0: never; FIRST_FRAME_S at least for the first
+    frame), closes the source; it is opened again with doubling delays, at once when `present`
+    tells that the camera is back, and `read` returns None meanwhile. Where opening it alone does
+    not help, `reset` is called. `trouble` says what is wrong, empty while frames come.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Reconnecting:
         self._reset_asked = threading.Event()
         self._source: Source | None = None
         self._heard_s: float | None = None
+        self._patience_s = 0.0
         self._attempt = 0       # since the last frame
         self._due_s = 0.0
         self._absent = False
@@ -53,7 +55,7 @@ class Reconnecting:
             self._attempt = 0
             self._reset_asked.clear()
             self._source = self._open_source()
-        self._heard_s = None
+        self._expect_first()
 
     def read(self, stopping: threading.Event, timeout_s: float) -> Frame | None:
         """Return the next frame, or None while there is none to be had."""
@@ -100,8 +102,13 @@ class Reconnecting:
             'resets': str(self.resets),
         }
 
+    def _expect_first(self) -> None:
+        self._heard_s = None
+        self._patience_s = max(self._stall_s, FIRST_FRAME_S)
+
     def _heard(self) -> None:
         self._heard_s = time.monotonic()
+        self._patience_s = self._stall_s
         self._attempt = 0
         self.trouble = ''
 
@@ -109,7 +116,7 @@ class Reconnecting:
         if not self._stall_s or stopping.is_set():
             return
         silence_s = time.monotonic() - self._heard_s
-        if silence_s > self._stall_s:
+        if silence_s > self._patience_s:
             self.stalls += 1
             self._lose(f'no frame from the camera for {silence_s:.1f} s')
         elif silence_s > SILENCE_S and not self._attempt:
@@ -141,7 +148,7 @@ class Reconnecting:
             self._retry_later(str(error))
             return False
         self.reopened += 1
-        self._heard_s = None
+        self._expect_first()
         return True
 
     def _came_back(self) -> bool:
