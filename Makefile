@@ -3,7 +3,7 @@ PYTHON ?= python3
 BENCHMARKS := $(sort $(wildcard benchmarks/[!_]*.py))
 
 .NOTPARALLEL:
-.PHONY: help demo test lint bench setup docs lock clean python $(BENCHMARKS)
+.PHONY: help demo test lint bench soak setup docs lock clean python $(BENCHMARKS)
 
 help:
 	@echo 'make demo    set up this machine, then show style transfer and detection for 30 s (out/demo/)'
@@ -11,6 +11,8 @@ help:
 	@echo 'make test    set up (with torch) and run all tests; ARGS="-k name" is passed to pytest'
 	@echo 'make lint    check the Python code with ruff'
 	@echo 'make bench   run all benchmarks, one after the other; make benchmarks/<name>.py runs one'
+	@echo 'make soak    run the whole suite with random faults, fail on growth and loss (out/soak/)'
+	@echo '             MINUTES=<5>  SEED=<0, decides the faults>'
 	@echo 'make setup   only what make demo needs before it starts'
 	@echo 'make docs    write docs/parameters.md anew, from the declarations in the code'
 	@echo 'make lock    choose versions for requirements/lock-*.txt anew, after a change beside them'
@@ -43,6 +45,10 @@ bench: python
 $(BENCHMARKS):
 	@echo '== $@'
 	@exec .venv/bin/python $@
+
+soak: python
+	@$(PYTHON) -m tools.setup
+	@exec .venv/bin/python -m tools.soak $${MINUTES:+--minutes "$$MINUTES"} $${SEED:+--seed "$$SEED"}
 
 setup: python
 	@$(PYTHON) -m tools.setup
