@@ -83,6 +83,8 @@ def play(
     be used.
     """
     __tracebackhide__ = True
+    if not results:
+        raise ValueError('results is empty; expected topics to wait for, with their types')
     result = Result(Path(bag), bench.new_recording(), update_goldens=bench.update_goldens)
     with open_bag(bag) as opened:
         chosen = _inputs(opened, [inputs] if isinstance(inputs, str) else list(inputs))
@@ -128,6 +130,7 @@ class _Player:
 
     def __init__(self, bench: 'Bench', bag: Bag, remap: dict[str, str], decode: bool) -> None:
         self._bench = bench
+        self._nodes = [node for node in bench.nodes if node is not bench.probe]
         self.notes: list[str] = []
         self._publishers: dict[str, Publisher] = {}
         self._decoded: set[str] = set()
@@ -167,7 +170,7 @@ class _Player:
         for topic in results:
             name = self._bench.probe.resolve_topic_name(topic)
             sources = [
-                p for node in self._bench.nodes for p in node.publishers if p.topic_name == name
+                p for node in self._nodes for p in node.publishers if p.topic_name == name
             ]
             if not sources:
                 pytest.fail(
@@ -205,7 +208,7 @@ class _Player:
 
     def _tick(self, time_ns: int) -> None:
         self._clock.publish(Clock(clock=to_stamp(time_ns)))
-        for node in self._bench.nodes:
+        for node in self._nodes:
             if node.get_parameter('use_sim_time').value:
                 self._bench.wait(
                     lambda n=node: n.get_clock().now().nanoseconds == time_ns,
@@ -215,12 +218,11 @@ class _Player:
     def _listeners(self, publisher: Publisher) -> int:
         return sum(
             subscription.topic_name == publisher.topic_name
-            for node in self._bench.nodes for subscription in node.subscriptions
+            for node in self._nodes for subscription in node.subscriptions
         )
 
     def _names(self, kind: str) -> list[str]:
-        nodes = [node for node in self._bench.nodes if node is not self._bench.probe]
-        return sorted({each.topic_name for node in nodes for each in getattr(node, kind)})
+        return sorted({each.topic_name for node in self._nodes for each in getattr(node, kind)})
 
 
 @dataclass(frozen=True)

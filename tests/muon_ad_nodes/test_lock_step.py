@@ -1,0 +1,200 @@
+"""Bags played to nodes in lock-step: results by stamp, drops by deadline, time from the bag."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+from geometry_msgs.msg import PointStamped
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float64
+
+from muon_ad.bags import BagError
+from muon_ad.bags import BagWriter
+from muon_ad.replay import messages
+from muon_ad_msgs.msg import DetectionArray
+from muon_ad_nodes.nodes import object_detector
+from muon_ad_nodes.nodes import style_transfer
+from muon_ad_nodes.parts import qos
+
+SCENE = Path(__file__).parents[1] / 'replay' / 'data' / 'scene.mcap'
+COLOR = '/camera/color/image_raw/compressed'
+TO_NODES = {
+    COLOR: '/image_raw',
+    '/camera/color/camera_info': '/camera_info',
+    '/camera/aligned_depth_to_color/image_raw/compressedDepth': '/aligned_depth/image_raw',
+}
+OUTPUT = {'/brightness': PointStamped}
+
+
+class Brightness(Node):
+    """A robot's own node: answers every image, but every `skip`-th, with its first pixel.
+
+    In y it tells the newest depth, in z its clock.
+    """
+
+    def __init__(self, skip=0):
+        super().__init__('brightness')
+        self.skip, self.seen, self.depth = skip, 0, 0
+        self.create_subscription(Image, 'image_raw', self.on_image, qos.SENSOR)
+        self.create_subscription(Image, 'depth', self.on_depth, qos.SENSOR)
+        self.answer = self.create_publisher(PointStamped, 'brightness', qos.PUBLISH)
+        self.plain = self.create_publisher(Float64, 'plain', 10)
+
+    def on_depth(self, message):
+        self.depth = int(message.data[0])
+
+    def on_image(self, message):
+        self.seen += 1
+        if self.skip and self.seen % self.skip == 0:
+            return
+        answer = PointStamped(header=message.header)
+        answer.point.x = float(message.data[0])
+        answer.point.y = float(self.depth)
+        answer.point.z = self.get_clock().now().nanoseconds * 1e-9
+        self.answer.publish(answer)
+        self.plain.publish(Float64(data=answer.point.x))
+
+
+class Copier(Node):
+    """Publishes every compressed image again."""
+
+    def __init__(self):
+        super().__init__('copier')
+        publisher = self.create_publisher(CompressedImage, 'copy', 10)
+        self.create_subscription(
+            CompressedImage, 'image_raw/compressed', publisher.publish, qos.SENSOR
+        )
+
+
+def shades(count=5):
+    return [np.full((6, 8, 3), 10 * number, np.uint8) for number in range(count)]
+
+
+def test_every_image_is_answered_before_the_next(make_bag, node_bench):
+    node_bench.start(Brightness)
+    result = node_bench.play(make_bag(shades(20)), OUTPUT)
+    result.assert_no_drops()
+    assert [m.point.x for m in result.outputs('/brightness')] == list(range(0, 200, 10))
+    assert [outcome.number for outcome in result.outcomes] == list(range(20))
+    assert all(outcome.latency_ms > 0 for outcome in result.outcomes)
+    assert result.rate_hz > 0
+
+
+def test_what_a_node_does_not_answer_is_a_drop(make_bag, node_bench):
+    node_bench.start(lambda: Brightness(skip=3))
+    result = node_bench.play(make_bag(shades(7)), OUTPUT, deadline_s=0.2)
+    assert [outcome.number for outcome in result.outcomes if outcome.dropped] == [2, 5]
+    result.assert_no_drops(at_most=2)
+    with pytest.raises(AssertionError) as failed:
+        result.assert_no_drops()
+    assert str(failed.value).splitlines() == [
+        '2 of 7 images were dropped; the limit is 0 (and at least one image)',
+        '2 times: no result on /brightness within 0.2 s',
+        'first: image 2 of /image_raw (stamp 1700000000.200 s)',
+    ]
+
+
+def test_result_without_a_header_belongs_to_the_last_input(make_bag, node_bench):
+    node_bench.start(Brightness)
+    result = node_bench.play(make_bag(shades()), {**OUTPUT, '/plain': Float64})
+    result.assert_no_drops()
+    assert [m.data for m in result.outputs('/plain')] == [0, 10, 20, 30, 40]
+
+
+@pytest.mark.parametrize('late_ms', [-20, 20])
+def test_what_belongs_to_an_image_is_there_before_it(tmp_path, node_bench, late_ms):
+    """Depth of the same stamp, though it may have been recorded after its image."""
+    with BagWriter(tmp_path / 'b.mcap') as bag:
+        for number, picture in enumerate(shades()):
+            time_ns = (1 + number) * 100_000_000
+            header = messages.header(time_ns, 'lens')
+            depth = np.full((6, 8), 100 + number, np.uint16)
+            bag.write('/image_raw', 'sensor_msgs/msg/Image', time_ns,
+                      messages.image(picture, 'rgb8', header))
+            bag.write('/depth', 'sensor_msgs/msg/Image', time_ns + late_ms * 1_000_000,
+                      messages.image(depth, '16UC1', header))
+    node_bench.start(Brightness)
+    result = node_bench.play(tmp_path / 'b.mcap', OUTPUT)
+    result.assert_no_drops()
+    assert [m.point.y for m in result.outputs('/brightness')] == [100, 101, 102, 103, 104]
+
+
+def test_time_of_the_bag(make_bag, node_bench):
+    """A node with use_sim_time stamps with the time of the bag, also in a second run."""
+    node_bench.start(Brightness, use_sim_time=True)
+    bag = make_bag(shades())
+    for _ in range(2):
+        result = node_bench.play(bag, OUTPUT, start_s=0.1, duration_s=0.2)
+        result.assert_no_drops()
+        clocks = [m.point.z for m in result.outputs('/brightness')]
+        np.testing.assert_allclose(clocks, 1_700_000_000 + np.array([0.1, 0.2, 0.3]), atol=1e-3)
+
+
+def test_compressed_pictures_are_decoded_unless_asked_not_to(make_bag, node_bench):
+    bag = make_bag(shades(), compressed=True)
+    node_bench.start(Brightness)
+    result = node_bench.play(bag, OUTPUT)
+    assert [m.point.x for m in result.outputs('/brightness')] == [0, 10, 20, 30, 40]
+    node_bench.start(Copier)
+    copied = node_bench.play(bag, {'/copy': CompressedImage}, decode=False)
+    assert [m.format for m in copied.outputs('/copy')] == ['rgb8; png compressed bgr8'] * 5
+
+
+def test_what_does_not_fit_is_told(make_bag, node_bench):
+    bag = make_bag(shades())
+    node_bench.start(Brightness)
+    with pytest.raises(pytest.fail.Exception, match=r'no node subscribes /eye.*/image_raw'):
+        node_bench.play(bag, OUTPUT, remap={'/image_raw': '/eye'})
+    with pytest.raises(pytest.fail.Exception, match=r'no node publishes /mood.*/brightness'):
+        node_bench.play(bag, {'/mood': PointStamped})
+    with pytest.raises(ValueError, match='results is empty'):
+        node_bench.play(bag, {})
+    with pytest.raises(BagError, match=r"no topic \['/eye'\]"):
+        node_bench.play(bag, OUTPUT, inputs='/eye')
+    with pytest.raises(AssertionError, match='object_detector does not configure'):
+        node_bench.start(object_detector.make, model='/nowhere')
+
+
+def test_golden_of_nodes(make_bag, node_bench, one_box_package, tmp_path):
+    node = node_bench.start(object_detector.make, model=str(one_box_package))
+    bag = make_bag(
+        shades(), depth=np.full((6, 8), 2000, np.uint16), camera=60.0, depth_topic='/depth'
+    )
+    options = {'remap': {'/depth': '/aligned_depth/image_raw'}}
+    output = {'/detections': DetectionArray}
+    first = node_bench.play(bag, output, **options)
+    first.assert_detects('person', at_least=5, score=0.8, distance_m=(1.9, 2.1))
+    first.update_goldens = True
+    first.assert_matches(tmp_path / 'golden.mcap')
+    second = node_bench.play(bag, output, **options)
+    second.assert_matches(tmp_path / 'golden.mcap')
+    node.set_parameters([rclpy.Parameter('score_threshold', value=0.95)])
+    blind = node_bench.play(bag, output, **options)
+    with pytest.raises(AssertionError, match='person of score 0.90 is not found'):
+        blind.assert_matches(tmp_path / 'golden.mcap')
+
+
+def test_nodes_and_library_find_the_same(node_bench, run_networks):
+    """The shipped networks on the committed bag, once through DDS and once without."""
+    node_bench.start(object_detector.make, use_sim_time=True)
+    node_bench.start(style_transfer.make, use_sim_time=True)
+    through = node_bench.play(
+        SCENE, {'/detections': DetectionArray, '/style/image': Image}, remap=TO_NODES
+    )
+    through.assert_no_drops()
+    straight = run_networks(SCENE)
+    pairs = zip(through.outcomes, straight.outcomes, strict=True)
+    for ours, theirs in pairs:
+        assert ours.stamp_ns == theirs.stamp_ns
+        picture = ours.outputs['/style/image']
+        pixels = np.frombuffer(picture.data, np.uint8).reshape(240, 320, 3)
+        assert np.array_equal(pixels, theirs.outputs['/camera/color/image_raw/style'])
+        found, = ours.outputs['/detections'].detections
+        expected, = theirs.outputs['/camera/color/image_raw/detections'].detections
+        for name in ('x_min', 'y_min', 'x_max', 'y_max', 'score', 'label'):
+            assert getattr(found, name) == pytest.approx(getattr(expected, name))
+        assert found.position_valid
+        assert found.position.z == pytest.approx(expected.position.z)
