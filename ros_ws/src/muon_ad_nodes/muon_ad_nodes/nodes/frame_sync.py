@@ -214,7 +214,8 @@ class FrameSync(SuiteNode):
         )
 
     def _on_info(self, name: str, data: bytes) -> None:
-        self._streams[name].info = data
+        if self.active:
+            self._streams[name].info = data
 
     def _on_image(self, name: str, data: bytes) -> None:
         if not self.active:

@@ -140,7 +140,8 @@ class ObjectDetector(SuiteNode):
             self._detector.max_detections = self.settings.max_detections
 
     def _on_info(self, message: CameraInfo) -> None:
-        self._pairing.camera_info = message
+        if self.active:
+            self._pairing.camera_info = message
 
     def _on_depth(self, message: Image) -> None:
         if self.active:

@@ -248,8 +248,14 @@ class SuiteNode(LifecycleNode):
 
     def _enter(self, state: str) -> TransitionCallbackReturn:
         self._state = state
+        self._forget_destroyed()
         self.publish_status()
         return TransitionCallbackReturn.SUCCESS
+
+    def _forget_destroyed(self) -> None:
+        """Drop the weak references that rclpy keeps of every entity there ever was."""
+        group = self.default_callback_group
+        group.entities = {entity for entity in group.entities if entity() is not None}
 
     def _guard(self, doing: str, action: Callable[[], None]) -> None:
         """Run a clean-up step; its failure is logged and must not keep the next from running."""
