@@ -1,4 +1,4 @@
-"""The multitask launch file as processes of its own, and a node that listens to them."""
+"""A launch file as processes of its own, and a node that listens to them."""
 
 import json
 import signal
@@ -23,11 +23,14 @@ NODES = (
 class Graph:
     """A running launch file, and what it publishes; `statuses` are the newest by node."""
 
-    def __init__(self, log: Path, *arguments: str, nodes: tuple[str, ...] = NODES) -> None:
+    def __init__(
+        self, log: Path, *arguments: str, nodes: tuple[str, ...] = NODES,
+        file: str = 'multitask.launch.xml',
+    ) -> None:
         self.log = log
         self._stream = log.open('w')
         self.process = subprocess.Popen(
-            [sys.executable, '-m', 'muon_ad_nodes.bringup', 'multitask.launch.xml', *arguments],
+            [sys.executable, '-m', 'muon_ad_nodes.bringup', file, *arguments],
             stdout=self._stream, stderr=subprocess.STDOUT, start_new_session=True,
         )
         self.context = rclpy.Context()

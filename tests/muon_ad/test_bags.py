@@ -1,6 +1,9 @@
 """Bags of every format are read alike, and what is written opens elsewhere."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +270,20 @@ def test_a_single_file_has_all_that_foxglove_needs(tmp_path):
 def test_every_message_of_the_suite_is_known():
     names = {f'muon_ad_msgs/msg/{path.stem}' for path in MESSAGES.glob('*.msg')}
     assert names and names <= store().types.keys()
+
+
+def test_bags_need_no_ros():
+    """Not even the message packages: the suite's own types come with the library."""
+    code = (
+        'import sys, muon_ad.bags.pictures\n'
+        "muon_ad.bags.message_class('muon_ad_msgs/msg/TaskStatus')\n"
+        "print([n for n in ('rclpy', 'sensor_msgs', 'muon_ad_msgs', 'torch') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, check=True,
+        env={**os.environ, 'PYTHONPATH': ':'.join(sys.path)},
+    )
+    assert done.stdout.strip() == '[]'
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path):

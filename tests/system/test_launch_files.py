@@ -25,8 +25,8 @@ FILES = ('multitask.launch.xml', 'style_only.launch.xml')
 PLATFORMS = ('x86', 'jetson_orin_nx', 'jetson_agx_orin')
 JETSONS = PLATFORMS[1:]
 EXECUTABLES = (
-    'realsense_camera', 'csi_camera', 'style_transfer', 'object_detector', 'frame_sync',
-    'supervisor',
+    'realsense_camera', 'csi_camera', 'bag_player', 'style_transfer', 'object_detector',
+    'frame_sync', 'supervisor',
 )  # fmt: skip
 CAMERA = ['/camera/camera', '/camera/style_transfer', '/camera/object_detector']
 CSI = ['/csi/csi_camera', '/csi/style_transfer', '/csi/object_detector']
