@@ -81,10 +81,12 @@ def write(kind: str, folder: Path) -> Path:
     return file
 
 
-def write_mcap(path: Path, items: list | None = None, rename=str, **options) -> Path:
+def write_mcap(
+    path: Path, items: list | None = None, rename=str, pack=bytes, **options
+) -> Path:
     """Write an MCAP file with the options of that library; `items` in the order given.
 
-    `rename` makes the name of a type as the file has it.
+    `rename` makes the name of a type as the file has it, `pack` the bytes of a message.
     """
     options = {'compression': CompressionType.NONE, 'chunk_size': 400, **options}
     with path.open('wb') as stream:
@@ -97,7 +99,7 @@ def write_mcap(path: Path, items: list | None = None, rename=str, **options) -> 
                 schema = writer.register_schema(rename(kind), 'ros2msg', definition.encode())
                 channels[topic] = writer.register_channel(topic, 'cdr', schema)
             data = bytes(store().serialize_cdr(message, kind))
-            writer.add_message(channels[topic], time_ns, data, time_ns)
+            writer.add_message(channels[topic], time_ns, pack(data), time_ns)
         writer.finish()
     return path
 

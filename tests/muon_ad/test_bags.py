@@ -2,15 +2,19 @@
 
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
 import tiny_bags
 import yaml
+import zstandard
 from mcap.reader import make_reader
+from mcap.writer import Writer
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Qos
@@ -134,6 +138,66 @@ def test_type_names_in_the_style_of_ros_1(tmp_path):
     with open_bag(path) as bag:
         assert bag.topics == {'/image': tiny_bags.IMAGE, '/text': tiny_bags.TEXT}
         assert numbers(bag.messages(['/image'])) == list(range(COUNT))
+
+
+@pytest.mark.parametrize('compressor', [lz4.frame.compress, zstandard.compress])
+def test_compression_by_message_and_of_the_file(tmp_path, compressor):
+    path = tmp_path / 'tiny.mcap'
+    tiny_bags.write_mcap(path, pack=compressor)
+    with open_bag(path) as bag:
+        assert numbers(bag.messages(['/image'])) == list(range(COUNT)) and not bag.trouble
+    suffix = compressor.__module__.partition('.')[0].replace('zstandard', 'zstd')
+    (tmp_path / f'tiny.mcap.{suffix}').write_bytes(compressor(path.read_bytes()))
+    path.unlink()
+    with open_bag(tmp_path) as bag:
+        assert numbers(bag.messages(['/image'])) == list(range(COUNT)) and not bag.trouble
+
+
+def test_messages_of_ros_1_in_mcap(tmp_path):
+    path = tmp_path / 'converted.mcap'
+    with path.open('wb') as stream:
+        writer = Writer(stream)
+        writer.start('ros1')
+        definition = b'Header header\nstring text\n' + b'=' * 80
+        definition += b'\nMSG: std_msgs/Header\nuint32 seq\ntime stamp\nstring frame_id\n'
+        schema = writer.register_schema('our_msgs/Note', 'ros1msg', definition)
+        channel = writer.register_channel('/note', 'ros1', schema)
+        data = struct.pack('<IIII3sI5s', 9, 5, 6, 3, b'cam', 5, b'hello')
+        writer.add_message(channel, START, data, START)
+        writer.finish()
+    with open_bag(path) as bag:
+        message, = bag.messages()
+    assert message.type == 'our_msgs/msg/Note' and message.data.text == 'hello'
+    assert message.data.header.stamp.nanosec == 6 and message.data.header.frame_id == 'cam'
+
+
+def test_channels_that_are_not_of_ros_are_listed(tmp_path):
+    path = tmp_path / 'mixed.mcap'
+    with path.open('wb') as stream:
+        writer = Writer(stream)
+        writer.start('')
+        for topic, encoding, schema in (
+            ('/json', 'json', 0),
+            ('/proto', 'protobuf', writer.register_schema('a.B', 'protobuf', b'x')),
+        ):
+            channel = writer.register_channel(topic, encoding, schema)
+            writer.add_message(channel, START, b'{}', START)
+        writer.finish()
+    with open_bag(path) as bag:
+        assert bag.topics == {'/json': '', '/proto': 'a.B'}
+        assert bag.counts == {'/json': 1, '/proto': 1}
+        assert "messages are 'protobuf'; expected cdr" in bag.unreadable['/proto']
+        assert bag.unreadable.keys() == bag.topics.keys()
+        assert list(bag.messages()) == [] == list(bag.serialized())
+
+
+def test_times_that_ros_cannot_have_are_left_out(tmp_path):
+    topic, kind, _, message = tiny_bags.messages()[0]
+    items = [*tiny_bags.messages(), (topic, kind, 1 << 62, message)]
+    with open_bag(tiny_bags.write_mcap(tmp_path / 'late.mcap', items)) as bag:
+        assert len(list(bag.messages())) == COUNT + 1
+        assert f'its time is {1 << 62} ns, which ROS cannot have' in bag.trouble
+        assert bag.end_ns < (1 << 31) * 10**9
 
 
 def test_a_type_without_a_definition_is_listed_and_the_rest_is_read(tmp_path):

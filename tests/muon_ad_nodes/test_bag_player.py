@@ -375,6 +375,19 @@ def test_bad_parameters_fail_configure(bench, statuses, bag, parameters, expecte
     assert node._sender is None and node._bag is None
 
 
+def test_hours_of_silence_are_passed_over(bench, statuses, tmp_path):
+    day_ns = 24 * 3600 * 10**9
+    with BagWriter(tmp_path / 'long') as writer:
+        for number in range(2):
+            time_ns = START + number * day_ns
+            writer.write('/image', tiny_bags.IMAGE, time_ns, tiny_bags.image(number, time_ns))
+    images = bench.listen(Image, '/image', DEEP)
+    node = player(bench, tmp_path / 'long')
+    assert node.trigger_activate() == OK
+    wait_for_end(bench, statuses)
+    bench.wait(lambda: numbers(images) == [0, 1], 'both images')
+
+
 def test_a_waiting_player_can_be_stopped(bench, bag):
     node = player(bench, bag, rate=0.01, wait_for_s=0.0)
     assert node.trigger_activate() == OK

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from muon_ad.bags.chunks import Raw
+from muon_ad.bags.decompress import compression_of
 from muon_ad.bags.decompress import decompress
-from muon_ad.bags.decompress import ZSTD_MAGIC
 from muon_ad.bags.error import BagError
 from muon_ad.bags.error import Trouble
 from muon_ad.bags.files import BagFile
@@ -26,6 +26,8 @@ from muon_ad.bags.types import NotDecodable
 from muon_ad.bags.types import TypeNotKnown
 
 _FOREVER = (-(1 << 63), (1 << 64) - 1)
+# Seconds are 32 bits, with a sign, in builtin_interfaces/Time.
+_END_OF_TIME_NS = (1 << 31) * 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class Bag:
             for number, channel in file.channels.items():
                 self._add(channel, file.counts[number])
         spans = [file.span_ns for file in self._files if file.span_ns]
-        self.start_ns = min((start for start, _ in spans), default=0)
-        self.end_ns = max((end for _, end in spans), default=0)
+        self.start_ns = _in_time(min((start for start, _ in spans), default=0))
+        self.end_ns = _in_time(max((end for _, end in spans), default=0))
 
     @property
     def trouble(self) -> str:
@@ -99,7 +101,7 @@ class Bag:
         """
         for raw, channel, reader in self._raw(codec, topics, start_ns, end_ns):
             try:
-                data = reader.decode(self._cdr(raw, reader))
+                data = reader.decode(_cdr(raw, channel, reader))
             except NotDecodable as error:
                 self._bad_message(channel, raw, error)
                 continue
@@ -117,7 +119,7 @@ class Bag:
         """
         for raw, channel, reader in self._raw(cdr_codec, topics, start_ns, end_ns):
             try:
-                data = self._cdr(raw, reader)
+                data = _cdr(raw, channel, reader)
             except NotDecodable as error:
                 self._bad_message(channel, raw, error)
                 continue
@@ -200,20 +202,29 @@ class Bag:
         for raw in file.read(readers.keys(), start, end):
             yield raw, *readers[raw.channel]
 
-    def _cdr(self, raw: Raw, reader: Codec) -> bytes:
-        # Compression by message is told in metadata.yaml, which may be missing. Serialised
-        # messages begin with two zero bytes or a one, so that zstd's mark is no doubt.
-        if raw.data[:4] != ZSTD_MAGIC:
-            return reader.to_cdr(raw.data)
-        data, wrong = decompress('zstd', raw.data)
-        if wrong:
-            raise NotDecodable(wrong)
-        return reader.to_cdr(data)
-
     def _bad_message(self, channel: Channel, raw: Raw, error: NotDecodable) -> None:
         self._trouble.add(
             f'{channel.topic}: the message at byte {raw.offset} is left out: {error}'
         )
+
+
+def _in_time(time_ns: int) -> int:
+    return min(max(time_ns, 0), _END_OF_TIME_NS - 1)
+
+
+def _cdr(raw: Raw, channel: Channel, reader: Codec) -> bytes:
+    """Return a message as ROS 2 serialises it. Raises NotDecodable."""
+    if not 0 <= raw.time_ns < _END_OF_TIME_NS:
+        raise NotDecodable(f'its time is {raw.time_ns} ns, which ROS cannot have')
+    # That messages are compressed stands in metadata.yaml, which may be missing. CDR begins with
+    # a zero, so that the mark of a compressed frame leaves no doubt.
+    compression = compression_of(raw.data) if channel.encoding == 'cdr' else ''
+    if not compression:
+        return reader.to_cdr(raw.data)
+    data, wrong = decompress(compression, raw.data)
+    if wrong:
+        raise NotDecodable(wrong)
+    return reader.to_cdr(data)
 
 
 def open_bag(path: str | Path) -> Bag:

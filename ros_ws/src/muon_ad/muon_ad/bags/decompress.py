@@ -14,7 +14,7 @@ except ImportError:  # before Python 3.14
 # No chunk and no message is larger: twice what an uncompressed 8K picture of 32 bits takes.
 LIMIT = 1 << 28
 BLOCK = 1 << 20
-ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+_MAGICS = {b'\x28\xb5\x2f\xfd': 'zstd', b'\x04\x22\x4d\x18': 'lz4'}
 
 _MAKERS = {
     'zstd': zstd.ZstdDecompressor,
@@ -27,6 +27,11 @@ DAMAGED = (zstd.ZstdError, RuntimeError, ValueError, OSError, EOFError, MemoryEr
 
 class Unsupported(ValueError):
     """A compression that is not known here."""
+
+
+def compression_of(data: bytes) -> str:
+    """Return zstd or lz4 where `data` begins with a frame of that, else ''."""
+    return _MAGICS.get(bytes(data[:4]), '')
 
 
 def decompress(kind: str, data: bytes, size: int | None = None) -> tuple[bytes, str]:

@@ -11,8 +11,8 @@ from muon_ad.bags import mcap_file
 from muon_ad.bags import ros1_file
 from muon_ad.bags import sqlite_file
 from muon_ad.bags.decompress import blocks
+from muon_ad.bags.decompress import compression_of
 from muon_ad.bags.decompress import DAMAGED
-from muon_ad.bags.decompress import ZSTD_MAGIC
 from muon_ad.bags.error import BagError
 from muon_ad.bags.error import first_line
 from muon_ad.bags.error import Trouble
@@ -28,7 +28,7 @@ _FORMATS = {
     ros1_file.MAGIC: Ros1File,
 }
 _PIECE = 1 << 16
-_SUFFIXES = ('.mcap', '.db3', '.mcap.zstd', '.db3.zstd')
+_SUFFIXES = tuple(kind + packed for kind in ('.mcap', '.db3') for packed in ('', '.zstd', '.lz4'))
 
 
 def files_of(path: Path, trouble: Trouble) -> list[Path]:
@@ -66,8 +66,8 @@ def open_file(path: Path, trouble: Trouble, stack: ExitStack) -> BagFile:
     """Open one file and close it with `stack`. Raises BagError for what is no bag."""
     try:
         file = path
-        if _head(path).startswith(ZSTD_MAGIC):
-            file = _unpacked(path, trouble, stack)
+        if compression := compression_of(_head(path)):
+            file = _unpacked(path, compression, trouble, stack)
         head = _head(file)
         kind = next((kind for magic, kind in _FORMATS.items() if head.startswith(magic)), None)
         if kind is None:
@@ -87,14 +87,14 @@ def _head(path: Path) -> bytes:
         return stream.read(16)
 
 
-def _unpacked(path: Path, trouble: Trouble, stack: ExitStack) -> Path:
+def _unpacked(path: Path, compression: str, trouble: Trouble, stack: ExitStack) -> Path:
     """Decompress a file into a temporary folder, up to half of the room that is there."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='muon-ad-bag-'))
     room = shutil.disk_usage(folder).free // 2
-    target = Path(folder) / path.name.removesuffix('.zstd')
+    target = Path(folder) / path.name.removesuffix(f'.{compression}')
     with path.open('rb') as packed, target.open('wb') as unpacked:
         try:
-            for block in blocks('zstd', iter(lambda: packed.read(_PIECE), b'')):
+            for block in blocks(compression, iter(lambda: packed.read(_PIECE), b'')):
                 unpacked.write(block)
                 if unpacked.tell() > room:
                     raise EOFError(f'there is room for {room} bytes in {folder}')

@@ -112,9 +112,10 @@ class McapFile:
             self._schemas[schema.id] = schema
             return
         channel = McapChannel.read(stream)
-        schema = self._schemas.get(channel.schema_id)
-        if schema is None or channel.id in self.channels:
+        if channel.id in self.channels:
             return
+        # Messages without a schema, such as JSON, are listed by their topic alone.
+        schema = self._schemas.get(channel.schema_id) or Schema(0, b'', '', '')
         self.channels[channel.id] = Channel(
             channel.topic, normalised(schema.name), channel.message_encoding,
             schema.data.decode('utf-8', 'replace'), schema.encoding,

@@ -105,6 +105,8 @@ def normalised(type_name: str) -> str:
 
     What is no name of a type is returned as it is, and has no codec.
     """
+    if '/' not in type_name:
+        return type_name
     try:
         return normalize_msgtype(type_name)
     except (AssertionError, ValueError, IndexError):
@@ -154,9 +156,8 @@ def _types_of(channel: Channel) -> Typestore:
     """Return a store with the channel's type, from its own definition where there is one."""
     if not channel.definition:
         if channel.type not in store().fielddefs:
-            raise TypeNotKnown(
-                f'{channel.type} has no definition in the bag, and is no type of ROS 2'
-            )
+            name = channel.type or 'the type, which has no name,'
+            raise TypeNotKnown(f'{name} has no definition in the bag, and is no type of ROS 2')
         return store()
     parse = get_types_from_idl if channel.syntax.endswith('idl') else None
     try:

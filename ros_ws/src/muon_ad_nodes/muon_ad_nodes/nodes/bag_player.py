@@ -29,6 +29,8 @@ from muon_ad_nodes.parts.timeline import Timeline
 
 _SECOND = 1_000_000_000
 _POLL_S = 0.02
+# A longer silence in a bag is a damaged time, or not worth waiting for.
+_GAP_S = 3600.0
 # Discovery ends at both sides at different times: subscribers count once they stayed so long.
 _SETTLE_S = 0.3
 
@@ -267,12 +269,20 @@ class BagPlayer(SuiteNode):
             except BadMessage as error:
                 self.drop_invalid(str(error))
                 continue
+            self._leap(message.time_ns)
             if not self._timeline.wait(message.time_ns):
                 break
             with self.monitor.working():
                 self._publish(message, ready)
             played = True
         return played
+
+    def _leap(self, time_ns: int) -> None:
+        """Pass over hours in which nothing was recorded."""
+        silence_s = (time_ns - self._timeline.clock_ns()) / _SECOND
+        if silence_s > _GAP_S:
+            self.get_logger().warning(f'nothing is in the bag for {silence_s:.0f} s: passed over')
+            self._timeline.begin(time_ns)
 
     def _end(self) -> None:
         ended = f'end of input after {self._sent} messages'

@@ -94,8 +94,8 @@ def _class_of(type_name: str) -> tuple[type | None, str]:
     package, _, name = type_name.partition('/msg/')
     try:
         return getattr(importlib.import_module(f'{package}.msg'), name), ''
-    except (ImportError, AttributeError, ValueError):
-        return None, f'{type_name} is not installed'
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return None, f'{type_name or "a type without a name"} is not installed'
 
 
 def _refuse_twice(routes: Iterable[Route]) -> None:
