@@ -6,7 +6,10 @@ import sys
 import pytest
 
 FORBIDDEN = ('torch', 'torchvision', 'rclpy', 'sensor_msgs', 'muon_ad_msgs')
-MODULES = ('package', 'engine', 'style', 'detection', 'decoders', 'boxes', 'positions')
+MODULES = (
+    'package', 'installed', 'engine', 'style', 'detection', 'decoders', 'boxes', 'positions',
+    'surroundings',
+)
 
 
 @pytest.mark.parametrize('module', MODULES)

@@ -97,6 +97,13 @@ def test_what_a_node_does_not_answer_is_a_drop(make_bag, node_bench):
     ]
 
 
+def test_what_a_callback_raises_fails_the_test(make_bag, node_bench):
+    node = node_bench.start(Brightness)
+    node.answer = None
+    with pytest.raises(AttributeError, match='publish'):
+        node_bench.play(make_bag(shades()), OUTPUT, deadline_s=60.0)
+
+
 def test_result_without_a_header_belongs_to_the_last_input(make_bag, node_bench):
     node_bench.start(Brightness)
     result = node_bench.play(make_bag(shades()), {**OUTPUT, '/plain': Float64})

@@ -1,5 +1,8 @@
 """The committed bag and its golden results: they hold here too, and a change is found."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,6 +12,7 @@ import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
+from muon_ad.bags import BagWriter
 from muon_ad.bags import open_bag
 from muon_ad.bags.pictures import picture_of
 from muon_ad.cli import main
@@ -121,7 +125,7 @@ def test_what_changed_is_named(capsys):
         ((BAG, '--record', 'out.txt'), 'expected a name that ends in .mcap'),
         ((BAG, '--record', GOLDEN), 'exists already'),
         ((BAG, '--remap', 'a=b'), 'expected /from:=/to'),
-        ((BAG, '--threads', '0'), '--threads is 0'),
+        ((BAG, '--threads', '-1'), '--threads is -1'),
         ((BAG, '--every', '0'), '--every is 0'),
         ((BAG, '--duration', '-1'), '--duration is -1'),
         ((BAG, '--tolerance-ssim', 'nan'), '--tolerance-ssim is nan'),
@@ -200,6 +204,26 @@ def test_the_bag_is_what_its_script_draws(pictures):
 
 
 @pytest.mark.parametrize(
+    'storage, compression',
+    [('mcap', ''), ('mcap', 'message'), ('mcap', 'file'), ('sqlite3', ''), ('sqlite3', 'message')],
+)
+@pytest.mark.parametrize('with_metadata', [True, False])
+def test_bags_of_every_kind(tmp_path, storage, compression, with_metadata, capsys):
+    """The committed bag, written anew as a folder of another kind, gives the same results."""
+    folder = tmp_path / 'folder'
+    with (
+        open_bag(BAG) as bag,
+        BagWriter(folder, storage=storage, compression=compression) as writer,
+    ):
+        for message in bag.serialized(end_ns=bag.start_ns + 250_000_000):
+            writer.write(message.topic, message.type, message.time_ns, message.data)
+    if not with_metadata:
+        (folder / 'metadata.yaml').unlink()
+    assert expect('--only', 'detection', '--tolerance-count', '13', bag=folder) == 0
+    assert '2 person' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     'name, images', [('soccer_goal_12.mcap', 2), ('ros_numpy_test.bag', 2)]
 )
 def test_bags_of_other_people(data, name, images, capsys):
@@ -221,3 +245,15 @@ def test_truncated_bag_plays_what_is_readable(tmp_path, kept, played, capsys):
         return
     assert status == 2
     assert 'no images of colour; it has no topics at all; damaged: ' in said.err
+
+
+def test_replay_needs_neither_ros_nor_torch():
+    code = (
+        'import sys, muon_ad.replay.command, muon_ad.testing.networks\n'
+        "print([name for name in ('torch', 'rclpy', 'sensor_msgs') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, check=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.stdout.strip() == '[]'

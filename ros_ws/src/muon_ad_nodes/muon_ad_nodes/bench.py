@@ -39,6 +39,7 @@ class Bench:
         self.update_goldens = update_goldens
         rclpy.init(args=[*arguments], domain_id=domain_id)
         self._played = 0
+        self._failure: Exception | None = None
         self.executor = SingleThreadedExecutor()
         self.nodes: list[Node] = []
         self.probe = rclpy.create_node('probe')
@@ -88,10 +89,14 @@ class Bench:
         return messages
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-        """Wait for a condition, or fail naming `what`."""
+        """Wait for a condition, or fail naming `what`.
+
+        Raises what a callback of a node has raised meanwhile: nothing is spun any more then.
+        """
         __tracebackhide__ = True
         deadline = time.monotonic() + seconds
         while not condition():
+            self.check()
             if time.monotonic() > deadline:
                 pytest.fail(f'waited {seconds} s in vain for {what}')
             time.sleep(0.005)
@@ -102,6 +107,13 @@ class Bench:
             done = threading.Event()
             self.executor.create_task(done.set)
             self.wait(done.is_set, 'a callback to return')
+
+    def check(self) -> None:
+        """Raise what a callback of a node has raised."""
+        __tracebackhide__ = True
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def close(self) -> None:
         """End every node, then ROS."""
@@ -125,5 +137,8 @@ class Bench:
         self.executor.add_node(node)
 
     def _spin(self) -> None:
-        while not self._stopping.is_set():
-            self.executor.spin_once(timeout_sec=0.1)
+        try:
+            while not self._stopping.is_set():
+                self.executor.spin_once(timeout_sec=0.1)
+        except Exception as error:  # noqa: BLE001 - a node's own, handed to the test
+            self._failure = error

@@ -53,6 +53,7 @@ _ASKED = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 # What belongs to an image (depth, calibration) is recorded no later than this after it.
 _TOGETHER_NS = 200_000_000
 _MATCH_S = 10.0
+_POLL_S = 0.1
 
 
 def play(
@@ -261,8 +262,14 @@ class _Waiting:
                 if stamp_ns is None or arrival.stamp_ns in (None, stamp_ns)
             }
 
+        def complete() -> bool:
+            with self._condition:
+                return self._condition.wait_for(lambda: len(found()) == len(self.topics), _POLL_S)
+
+        deadline = time.monotonic() + deadline_s
+        while not complete() and time.monotonic() < deadline:
+            self._bench.check()
         with self._condition:
-            self._condition.wait_for(lambda: len(found()) == len(self._arrived), deadline_s)
             return found()
 
     def close(self) -> None:

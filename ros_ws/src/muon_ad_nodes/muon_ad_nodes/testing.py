@@ -35,3 +35,4 @@ def node_bench(
     )
     yield bench
     bench.close()
+    bench.check()

@@ -20,6 +20,7 @@ from muon_ad.replay.compare import Tolerances
 from muon_ad.replay.error import ReplayError
 from muon_ad.replay.networks import Choice
 from muon_ad.replay.networks import load
+from muon_ad.replay.networks import MOST_THREADS
 from muon_ad.replay.pipeline import Frame
 from muon_ad.replay.pipeline import Replay
 from muon_ad.replay.record import Naming
@@ -98,7 +99,8 @@ def _add_networks(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--models', type=Path, metavar='FOLDER',
                        help='where packages are named (default: the installed ones)')
     group.add_argument('--threads', type=int, default=default.threads, metavar='N',
-                       help='threads inside an operator (default: %(default)s)')
+                       help='threads inside an operator (default: one a core, up to '
+                       f'{MOST_THREADS})')
     group.add_argument('--providers', default='cpu', metavar='A,B',
                        help='execution providers in order of preference (default: %(default)s)')
 
@@ -201,9 +203,9 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if not 0 <= value < 1e9:
             raise ReplayError(f'--{name} is {value:g}; expected seconds, 0 or more')
-    for name in ('threads', 'every'):
-        if getattr(args, name) < 1:
-            raise ReplayError(f'--{name} is {getattr(args, name)}; expected 1 or more')
+    for name, least in (('threads', 0), ('every', 1)):
+        if getattr(args, name) < least:
+            raise ReplayError(f'--{name} is {getattr(args, name)}; expected {least} or more')
     for name, _, _ in _TOLERANCES:
         value = getattr(args, f'tolerance_{name.replace("-", "_")}')
         if not value >= 0 or (name in ('iou', 'ssim') and value > 1):

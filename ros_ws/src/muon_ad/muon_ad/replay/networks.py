@@ -1,5 +1,6 @@
 """The networks of a replay: a style model and a detector, and what there is to know about them."""
 
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from muon_ad.runtime.package import sha256_of
 from muon_ad.runtime.package import Variant
 from muon_ad.runtime.style import StyleModel
 
+# The networks are small: more threads would wait for each other.
+MOST_THREADS = 4
 # Beside the models, these decide about results.
 _LIBRARIES = (np, onnxruntime, cv2)
 
@@ -29,7 +32,7 @@ class Choice:
 
     Packages by path or by name of a shipped one, variants by name ('': the package's default),
     `style` by name or path of a picture ('': the package's default), `classes` to report
-    (none: all).
+    (none: all). `threads` inside an operator; 0: one a core, up to MOST_THREADS.
     """
 
     style_model: str = 'style_default'
@@ -40,7 +43,7 @@ class Choice:
     score_threshold: float = 0.4
     classes: tuple[str, ...] = ()
     providers: tuple[str, ...] = ('cpu',)
-    threads: int = 1
+    threads: int = 0
     models: Path | None = None
 
 
@@ -61,7 +64,8 @@ def load(choice: Choice) -> Networks:
     """
     if not (choice.style_model or choice.detector_model):
         raise ReplayError('no network is chosen; expected a style model, a detector, or both')
-    options = EngineOptions(providers=choice.providers, threads=choice.threads)
+    threads = choice.threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    options = EngineOptions(providers=choice.providers, threads=threads)
     about: dict = {
         'versions': {library.__name__: library.__version__ for library in _LIBRARIES},
         'machine': platform.machine(),
