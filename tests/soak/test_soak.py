@@ -72,7 +72,7 @@ def test_growth_is_judged_by_figure_and_life():
         opens=lambda at: sample(handles=20 + at // 20),
         warms=lambda at: sample(heap=min(100 + at * 5, 195)),
     )
-    record.samples['/short', 9] = [(float(at), sample(heap=at)) for at in range(30)]
+    record.samples['/short', 9] = [(float(at), sample(heap=at)) for at in range(115)]
     record.segments = [(float(at), 10 + at // 10) for at in range(0, 300, 2)]
     grown = {(each['node'], each['figure']) for each in report.growth(record) if each['grows']}
     assert grown == {('/leaks', 'heap'), ('/opens', 'handles'), ('all', 'segments in /dev/shm')}
@@ -83,7 +83,7 @@ def test_the_longest_life_is_shown():
     record = record_of(a=lambda at: sample(heap=at))
     record.samples['/a', 77] = [(0.0, sample()), (10.0, sample())]
     shown = report.longest(record)['/a']
-    assert (shown['lives'], shown['seconds'], shown['heap']) == (2, 298, [20, 298])
+    assert (shown['lives'], shown['seconds'], shown['heap']) == (2, 298, [30, 298])
 
 
 def test_a_life_of_one_sample_is_shown():

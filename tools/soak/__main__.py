@@ -315,7 +315,7 @@ def _show(
         )
         table.add_row(node, str(each['lives']), str(each['seconds']), *spans)
     console.print(table)
-    table = Table(title='From the end of a fault to results of every task', title_justify='left')
+    table = Table(title='Faults, and seconds until all results flow', title_justify='left')
     for name in ('fault', 'times', 'median s', 'longest s'):
         table.add_column(name, justify='left' if name == 'fault' else 'right')
     for kind, each in recovered.items():

@@ -20,7 +20,9 @@ from tools.soak.trend import trend
 TOLERATED = {'heap': 5.0, 'handles': 4, 'threads': 3, 'segments': 4}
 TOLERATED_LEFT = 8
 # Until allocators, caches and the windows of statistics are filled.
-WARM_UP_S = 20.0
+WARM_UP_S = 30.0
+# Shorter ones would be judged by the first time that each buffer is filled.
+JUDGED_S = 90.0
 DRAWN = {'heap': 'heap (MB)', 'handles': 'handles', 'threads': 'threads'}
 
 Span = tuple[float, float]
@@ -64,6 +66,8 @@ def growth(record: Record) -> list[dict]:
     found = []
     for (node, pid), samples in record.samples.items():
         settled = [each for each in samples if each[0] >= samples[0][0] + WARM_UP_S]
+        if not settled or settled[-1][0] - settled[0][0] < JUDGED_S:
+            continue
         for figure, tolerated in TOLERATED.items():
             judged = trend(
                 [at for at, _ in settled], [getattr(each, figure) for _, each in settled],
