@@ -135,12 +135,24 @@ def test_restart_that_is_never_heard_of_is_killed_and_repeated():
     node.saw_death(0)
     assert node.next_action(1) is Action.RESTART
     node.restarted(1)
-    assert node.next_action(40) is Action.NONE
-    assert node.next_action(42) is Action.KILL
-    node.killed(42)
-    node.saw_death(42.1)
-    assert node.trouble == 'hung: no status 41 s after its start; it was killed'
-    assert node.next_action(44.2) is Action.RESTART
+    assert node.next_action(11) is Action.NONE
+    assert node.next_action(12) is Action.KILL
+    node.killed(12)
+    node.saw_death(12.1)
+    assert node.trouble == 'hung: no status 11 s after its start; it was killed'
+    assert node.next_action(14.2) is Action.RESTART
+
+
+def test_service_that_is_not_there_is_waited_for_then_counts_as_failed():
+    node = charge()
+    for now in range(int(ANSWER_S) + 1):
+        node.saw_status('unconfigured', now)
+        assert node.next_action(now) is Action.CONFIGURE
+        node.could_not_be_asked(now)
+    assert node.attempts == 0
+    node.could_not_be_asked(ANSWER_S + 1)
+    assert node.attempts == 1
+    assert 'change_state is not there' in node.summary(ANSWER_S + 1)
 
 
 def hung(silent: bool) -> tuple[Charge, float]:

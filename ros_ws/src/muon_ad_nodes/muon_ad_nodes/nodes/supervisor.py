@@ -70,7 +70,8 @@ PARAMETERS = (
     ),
     Parameter(
         'startup_s', 30.0,
-        'Wait for the first status of a node, before the nodes behind it go ahead without it.',
+        'Wait for the first status of a node, before the nodes behind it go ahead without it. '
+        'After twice as long its process hangs, see hang_s.',
         range=(1.0, 600.0),
     ),
     Parameter(
@@ -81,8 +82,8 @@ PARAMETERS = (
     ),
     Parameter(
         'transition_s', 300.0,
-        'The same for a node in a transition, or that has just been started, and is silent '
-        'meanwhile. TensorRT takes minutes when it builds an engine for the first time.',
+        'The same for a node in a transition, which is silent meanwhile. TensorRT takes minutes '
+        'when it builds an engine for the first time.',
         range=(1.0, 7200.0),
     ),
 )
@@ -288,6 +289,7 @@ class Supervisor(SuiteNode):
     def _request(self, charge: Charge, action: Action) -> None:
         client = self._changers[charge.name]
         if not client.service_is_ready():
+            charge.could_not_be_asked(time.monotonic())
             return
         self._drop_reply(charge.name)
         charge.asked(time.monotonic())

@@ -34,7 +34,7 @@ class Policy:
     `limit` attempts without `stable_s` seconds of activity in between, the node is given up.
 
     A node hangs whose status is silent for `hang_s`, or that works on one frame for so long; in a
-    transition, or before its first status, it is left `transition_s`. `hang_s` 0: none ever hangs.
+    transition it is left `transition_s`, after its start `2 * startup_s`. `hang_s` 0: none hangs.
     """
 
     limit: int = 5
@@ -75,6 +75,7 @@ class Charge:
     _due: float = 0.0
     _asked: float | None = None
     _asked_in: str = ''
+    _unasked_since: float | None = None
     _killed: str = ''
     _killed_at: float = 0.0
     _active_since: float | None = None
@@ -110,7 +111,7 @@ class Charge:
         why = f'{self._killed}; it was killed' if self._killed else 'the process died'
         self.alive = False
         self.state = self._killed = ''
-        self._asked = self._active_since = None
+        self._asked = self._unasked_since = self._active_since = None
         self._busy_s = 0.0
         self._retry_later(why, now)
 
@@ -132,6 +133,15 @@ class Charge:
     def asked(self, now: float) -> None:
         """A transition was requested."""
         self._asked, self._asked_in = now, self.state
+        self._unasked_since = None
+
+    def could_not_be_asked(self, now: float) -> None:
+        """Its service for transitions is not there (yet)."""
+        if self._unasked_since is None:
+            self._unasked_since = now
+        elif now - self._unasked_since > ANSWER_S:
+            self._unasked_since = None
+            self.transition_failed('its service change_state is not there', now)
 
     def killed(self, now: float) -> None:
         """The process was sent SIGKILL for `hang`; its death is still to be seen."""
@@ -156,14 +166,17 @@ class Charge:
 
     def hang(self, now: float) -> str:
         """Return why the node must be taken for hung; empty where it need not."""
-        limit, patience = self.policy.hang_s, self.policy.transition_s
+        policy, limit = self.policy, self.policy.hang_s
         if not (limit and self.alive):
             return ''
         silent, lasting = now - self._heard, now - self._in_state_since
         if self.state in TRANSITIONS:
-            return f'hung: {self.state} for {lasting:.0f} s' if lasting > patience else ''
+            late = lasting > policy.transition_s
+            return f'hung: {self.state} for {lasting:.0f} s' if late else ''
         if not self.state:
-            return f'hung: no status {silent:.0f} s after its start' if silent > patience else ''
+            # Also where it runs well, and DDS does not get through to it since its restart.
+            late = silent > 2 * policy.startup_s
+            return f'hung: no status {silent:.0f} s after its start' if late else ''
         if silent > limit:
             return f'hung: no status for {silent:.0f} s'
         # It counts its work by a clock of its own, which runs on while all of the machine stands.
