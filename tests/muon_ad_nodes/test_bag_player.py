@@ -275,6 +275,18 @@ def test_what_is_not_installed_is_left_out_and_listed(bench, statuses, tmp_path)
     assert values['bag'] == str(path) and values['position_s'] == '0.050'
 
 
+def test_a_topic_whose_name_cannot_be_is_left_out(bench, statuses, tmp_path):
+    _, kind, time_ns, text = tiny_bags.messages()[1]
+    items = [*tiny_bags.messages(), ('/no/such name', kind, time_ns, text)]
+    path = tiny_bags.write_mcap(tmp_path / 'odd.mcap', items)
+    bench.listen(Image, '/image', DEEP)
+    node = player(bench, path)
+    assert node.trigger_activate() == OK
+    assert wait_for_end(bench, statuses) == f'end of input after {COUNT + 1} messages'
+    values = {value.key: value.value for value in statuses[-1].values}
+    assert 'nvalid' in values['left out /no/such name']
+
+
 def test_latched_messages_are_there_for_who_comes_late(bench, statuses, tmp_path):
     with BagWriter(tmp_path / 'latched') as writer:
         text = message_class('std_msgs/msg/String')

@@ -22,6 +22,7 @@ from muon_ad.bags.chunks import Chunks
 from muon_ad.bags.chunks import Raw
 from muon_ad.bags.decompress import decompress
 from muon_ad.bags.decompress import Unsupported
+from muon_ad.bags.error import first_line
 from muon_ad.bags.error import Trouble
 from muon_ad.bags.source import Source
 from muon_ad.bags.types import Channel
@@ -92,7 +93,7 @@ class McapFile:
                 channel, = struct.unpack('<H', self._source.at(body, 2))
                 chunk.counts = {**(chunk.counts or {}), channel: max(0, length - 6) // 16}
         except _BAD_RECORD as error:
-            self._source.told(begin, f'a record is damaged ({error})')
+            self._source.told(begin, f'a record is damaged ({first_line(error)})')
 
     def _note_chunk(self, begin: int, length: int) -> None:
         body = begin + _HEAD.size
@@ -150,4 +151,4 @@ class McapFile:
                 elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                     self._declare(opcode, content[body:position])
             except _BAD_RECORD as error:
-                self._source.told(chunk.begin, f'a record of the chunk is damaged ({error})')
+                self._source.told(chunk.begin, f'a record in it is damaged ({first_line(error)})')

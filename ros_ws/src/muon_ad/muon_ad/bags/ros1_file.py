@@ -20,6 +20,7 @@ from muon_ad.bags.chunks import Chunks
 from muon_ad.bags.chunks import Raw
 from muon_ad.bags.decompress import decompress
 from muon_ad.bags.decompress import Unsupported
+from muon_ad.bags.error import first_line
 from muon_ad.bags.error import Trouble
 from muon_ad.bags.source import Source
 from muon_ad.bags.types import Channel
@@ -59,7 +60,7 @@ class Ros1File:
                 header, data, length = self._record(position)
                 kind = header.get_uint8('op')
             except _BAD_RECORD as error:
-                return source.stopped(position, f'no whole record begins there ({error})')
+                return source.stopped(position, f'no whole record is there ({first_line(error)})')
             begin, position = position, data + length
             cut = position > source.size
             if not cut or kind == RecordType.CHUNK:
@@ -93,7 +94,7 @@ class Ros1File:
             elif kind == RecordType.IDXDATA and (chunk := self._chunks.last):
                 self._note_index(chunk, header.get_uint32('conn'), self._source.at(data, length))
         except _BAD_RECORD as error:
-            self._source.told(begin, f'a record is damaged ({error})')
+            self._source.told(begin, f'a record is damaged ({first_line(error)})')
 
     @staticmethod
     def _note_index(chunk: Chunk, number: int, entries: bytes) -> None:
@@ -132,7 +133,7 @@ class Ros1File:
             messages.extend(self._messages(content, chunk))
         except _BAD_RECORD as error:
             if not wrong:
-                self._source.told(chunk.begin, f'a record of the chunk is damaged ({error})')
+                self._source.told(chunk.begin, f'a record in it is damaged ({first_line(error)})')
         return messages
 
     def _messages(self, content: bytes, chunk: Chunk) -> Iterator[Raw]:

@@ -5,9 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import Image
 
 from muon_ad.bags import Bag
+from muon_ad.bags.error import first_line
 from muon_ad.bags.pictures import COMPRESSED
 from muon_ad.bags.pictures import raw_topic
 from muon_ad_nodes.parts.parameters import ParameterError
@@ -50,15 +53,15 @@ def routes_of(
     renamed = _renamed(bag, remap)
     routes, left_out = {}, {}
     for topic in selected:
-        kind, reason = _class_of(bag.topics[topic])
-        if with_clock and topic == '/clock':
-            reason = 'the player makes the time itself'
-        if reason:
-            left_out[topic] = reason
-            continue
         raw = raw_topic(topic)
         unpacked = unpack and bag.topics[topic] == COMPRESSED and raw not in selected
         name = renamed.get(topic) or (renamed.get(raw, raw) if unpacked else topic)
+        kind, reason = _class_of(bag.topics[topic])
+        if with_clock and topic == '/clock':
+            reason = 'the player makes the time itself'
+        if reason := reason or _wrong_with(name):
+            left_out[topic] = reason
+            continue
         latched = topic in bag.latched or topic in _LATCHED
         routes[topic] = Route(topic, kind, name, unpacked, latched)
     _refuse_twice(routes.values())
@@ -96,6 +99,15 @@ def _class_of(type_name: str) -> tuple[type | None, str]:
         return getattr(importlib.import_module(f'{package}.msg'), name), ''
     except (ImportError, AttributeError, ValueError, TypeError):
         return None, f'{type_name or "a type without a name"} is not installed'
+
+
+def _wrong_with(name: str) -> str:
+    """Return why this is no name of a topic, '' where it is one."""
+    try:
+        validate_topic_name(name)
+    except InvalidTopicNameException as error:
+        return first_line(error)
+    return ''
 
 
 def _refuse_twice(routes: Iterable[Route]) -> None:
