@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
+from realsense_bag import write_bag
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
@@ -14,6 +15,7 @@ from muon_ad.images import to_array
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.nodes import realsense_camera
 from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts.metadata_topic import metadata_of
 from muon_ad_nodes.parts.realsense_frames import Framer
 from muon_ad_nodes.parts.realsense_recorded import RecordedCamera
 from muon_ad_nodes.parts.realsense_sdk import Profile
@@ -116,6 +118,26 @@ def test_a_frame_is_what_was_recorded(recording):
     assert frame.device_ns == pytest.approx(5e9 / PROFILE.fps, abs=1000)
     assert camera.calibration('color').k[0] == pytest.approx(color.view.fx)
     assert framer.extrinsics.translation[0] == pytest.approx(-0.015)
+    camera.close()
+
+
+def test_a_bag_of_the_older_sdk_plays_with_its_metadata(tmp_path):
+    path = write_bag(tmp_path / 'old.bag', FRAMES)
+    assert play(path) == (list(range(FRAMES)), f'end of input after {FRAMES} frames')
+    framer = Framer(BOTH, align=False)
+    camera = RecordedCamera(path, framer, time.time_ns, real_time=False, loop=False)
+    frame = None
+    while frame is None or frame.number < 7:
+        frame = camera.read(RUNNING, 1.0)
+    assert np.all(frame.pictures['color'].pixels() == 7)
+    assert np.all(frame.pictures['depth'].pixels() == 7 * 0x0101)
+    assert frame.domain == 'global_time'
+    assert frame.device_ns == pytest.approx(100e9 + 7e9 / 30, abs=1000)
+    metadata = metadata_of(frame, 'depth')
+    assert metadata['actual_exposure'] == 4000 and metadata['frame_number'] == 7
+    assert metadata['clock_domain'] == 'global_time'
+    assert metadata['frame_timestamp'] == pytest.approx(100_233.333)
+    assert camera.calibration('depth').k[0] == 90.0
     camera.close()
 
 

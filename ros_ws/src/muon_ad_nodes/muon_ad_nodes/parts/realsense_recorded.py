@@ -21,7 +21,8 @@ class RecordedCamera:
     """A recording, through the SDK's pipeline, which synchronises it as it does a camera.
 
     At its own pace (`real_time`) it is as a live camera, and whoever is late loses frames; else
-    it waits for whoever reads, and every frame is delivered. Plays from the first `read` on.
+    it waits for whoever reads, and every frameset that the SDK puts together is delivered. Plays
+    from the first `read` on.
     """
 
     def __init__(
@@ -87,7 +88,10 @@ class RecordedCamera:
         self._framer.forget()
         self._delivered = 0
         self._pipeline = rs.pipeline()
+        # Else the first frames of one sensor pass before the next has started.
+        self._player.pause()
         self._pipeline.start(self._config)
+        self._player.resume()
 
     def _end(self) -> None:
         """Start over, or raise EndOfInput."""
