@@ -20,11 +20,10 @@ from muon_ad_nodes.nodes import style_transfer
 from muon_ad_nodes.parts import qos
 
 SCENE = Path(__file__).parents[1] / 'replay' / 'data' / 'scene.mcap'
-COLOR = '/camera/color/image_raw/compressed'
 TO_NODES = {
-    COLOR: '/image_raw',
+    '/camera/color/image_raw': '/image_raw',
     '/camera/color/camera_info': '/camera_info',
-    '/camera/aligned_depth_to_color/image_raw/compressedDepth': '/aligned_depth/image_raw',
+    '/camera/aligned_depth_to_color/image_raw': '/aligned_depth/image_raw',
 }
 OUTPUT = {'/brightness': PointStamped}
 
@@ -102,6 +101,30 @@ def test_what_a_callback_raises_fails_the_test(make_bag, node_bench):
     node.answer = None
     with pytest.raises(AttributeError, match='publish'):
         node_bench.play(make_bag(shades()), OUTPUT, deadline_s=60.0)
+
+
+def test_faults_on_the_way_to_a_node(make_bag, node_bench):
+    node_bench.start(Brightness)
+    result = node_bench.play(
+        make_bag(shades(8)), OUTPUT, faults=['stall at=0.25 for=0.2 stream=/image_raw']
+    )
+    dropped = [outcome for outcome in result.outcomes if outcome.dropped]
+    assert [outcome.number for outcome in dropped] == [3, 4]
+    assert dropped[0].dropped == 'lost or held back by a fault'
+    assert result.notes == ['2 messages touched by stall']
+
+
+def test_image_that_cannot_be_decoded(tmp_path, node_bench):
+    header = messages.header(1, 'lens')
+    with BagWriter(tmp_path / 'b.mcap') as bag:
+        for number in range(2):
+            picture = messages.png(shades(1)[0], header)
+            picture.data = picture.data if number else picture.data[:40]
+            bag.write('/image_raw/compressed', 'sensor_msgs/msg/CompressedImage', number, picture)
+    node_bench.start(Brightness)
+    result = node_bench.play(tmp_path / 'b.mcap', OUTPUT)
+    assert [bool(outcome.dropped) for outcome in result.outcomes] == [True, False]
+    assert result.outcomes[0].dropped.startswith('/image_raw/compressed: data is')
 
 
 def test_result_without_a_header_belongs_to_the_last_input(make_bag, node_bench):

@@ -38,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         # The library's own errors are of these kinds and say what was expected.
         print(f'muon-ad {command}: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f'muon-ad {command}: interrupted', file=sys.stderr)
+        return 130
 
 
 def _overview(arguments: list[str]) -> int:

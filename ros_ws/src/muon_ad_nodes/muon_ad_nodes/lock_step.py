@@ -1,23 +1,20 @@
 """Plays a bag to nodes in this process: one image, all that comes of it, then the next."""
 
-import importlib
 import json
 import struct
 import threading
 import time
 from collections import Counter
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
 import pytest
-from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from rclpy.serialization import serialize_message
@@ -28,26 +25,22 @@ from muon_ad.bags import BagError
 from muon_ad.bags import BagWriter
 from muon_ad.bags import Message
 from muon_ad.bags import open_bag
-from muon_ad.bags.pictures import COMPRESSED
-from muon_ad.bags.pictures import IMAGE
-from muon_ad.bags.pictures import raw_topic
-from muon_ad.bags.types import store
-from muon_ad.images import ImageError
-from muon_ad.replay.messages import as_image
+from muon_ad.faults import FaultPlan
+from muon_ad.faults import FaultyMessages
 from muon_ad.replay.record import ABOUT
 from muon_ad.replay.topics import choose
 from muon_ad.stamps import nanoseconds
 from muon_ad.testing.result import Outcome
 from muon_ad.testing.result import Result
+from muon_ad_nodes.parts.bag_sender import BadMessage
+from muon_ad_nodes.parts.bag_sender import BagSender
+from muon_ad_nodes.parts.bag_topics import routes_of
 from muon_ad_nodes.parts.stamps import to_stamp
 
 if TYPE_CHECKING:
     from muon_ad_nodes.bench import Bench
 
-# Offers what any subscription may ask for.
-_OFFERED = QoSProfile(
-    depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
+_CLOCK = 10
 # Asks for what any publisher offers.
 _ASKED = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 # What belongs to an image (depth, calibration) is recorded no later than this after it.
@@ -64,6 +57,7 @@ def play(
     inputs: str | Iterable[str] = (),
     remap: dict[str, str] | None = None,
     decode: bool = True,
+    faults: Iterable[str] = (),
     deadline_s: float = 5.0,
     start_s: float = 0.0,
     duration_s: float = 0.0,
@@ -74,9 +68,10 @@ def play(
                 the input whose stamp its header has; one without header to the last input
     inputs      topics of the bag that the nodes work on (default: its colour images). The others
                 are played as well, those of an input's stamp before it
-    remap       topic of the bag to topic of the nodes
+    remap       topic of the bag, with or without `/compressed`, to topic of the nodes
     decode      publish compressed pictures decoded as sensor_msgs/Image, on the topic without
                 `/compressed` or `/compressedDepth`
+    faults      faults to inject, at their time in the bag; their streams are topics of the nodes
     deadline_s  how long to wait for the results of an input before it counts as dropped
 
     /clock follows the bag for nodes with use_sim_time. Raises pytest's failure where a node does
@@ -89,14 +84,14 @@ def play(
     result = Result(Path(bag), bench.new_recording(), update_goldens=bench.update_goldens)
     with open_bag(bag) as opened:
         chosen = _inputs(opened, [inputs] if isinstance(inputs, str) else list(inputs))
-        player = _Player(bench, opened, remap or {}, decode)
+        player = _Player(bench, opened, remap or {}, decode, faults)
         waiting = _Waiting(bench, results)
         try:
             player.match(chosen, results)
             start_ns = opened.start_ns + round(start_s * 1e9)
             end_ns = start_ns + round(duration_s * 1e9) if duration_s else None
             messages = opened.serialized(player.topics, start_ns, end_ns)
-            for message in _ordered(messages, chosen):
+            for message in _ordered(messages, chosen, player.stamp_of):
                 if message.topic in chosen:
                     result.outcomes.append(_step(player, waiting, message, deadline_s))
                 else:
@@ -105,6 +100,7 @@ def play(
             waiting.close()
             player.close()
         result.notes += [*player.notes, *filter(None, [opened.trouble])]
+        result.notes += [f'{n} messages touched by {k}' for k, n in player.faults.counts.items()]
     _number(result.outcomes)
     result.notes += _record(result, results, [node.get_name() for node in bench.nodes])
     return result
@@ -129,85 +125,95 @@ def _number(outcomes: list[Outcome]) -> None:
 class _Player:
     """Publishes messages of a bag, from the bench's own node."""
 
-    def __init__(self, bench: 'Bench', bag: Bag, remap: dict[str, str], decode: bool) -> None:
+    def __init__(
+        self, bench: 'Bench', bag: Bag, remap: dict[str, str], decode: bool, faults: Iterable[str]
+    ) -> None:
+        rules = [f'{before}:={after}' for before, after in remap.items()]
+        self._routes, left_out = routes_of(bag, [], rules, unpack=decode, with_clock=True)
+        self.notes = [f'{topic} is not played: {reason}' for topic, reason in left_out.items()]
         self._bench = bench
         self._nodes = [node for node in bench.nodes if node is not bench.probe]
-        self.notes: list[str] = []
-        self._publishers: dict[str, Publisher] = {}
-        self._decoded: set[str] = set()
-        self._clock = bench.probe.create_publisher(Clock, '/clock', _OFFERED)
-        for topic, type_name in sorted(bag.topics.items()):
-            if decode and type_name == COMPRESSED and raw_topic(topic) not in bag.topics:
-                self._decoded.add(topic)
-            kind = _class_of(IMAGE if topic in self._decoded else type_name)
-            if kind is None or topic in bag.unreadable or type_name == 'rosgraph_msgs/msg/Clock':
-                self.notes.append(f'{topic} is not played: {type_name} is not installed, or clock')
-                continue
-            target = remap.get(topic, raw_topic(topic) if topic in self._decoded else topic)
-            self._publishers[topic] = bench.probe.create_publisher(kind, target, _OFFERED)
+        self._start_ns = bag.start_ns
+        self._now_s = 0.0
+        self.faults = FaultPlan(faults)
+        self._tamper = FaultyMessages(self.faults, lambda: self._now_s) if faults else None
+        self._sender = BagSender(bench.probe, self._routes, bag.counts, None, self._tamper)
+        self._clock = bench.probe.create_publisher(Clock, '/clock', _CLOCK)
 
     @property
     def topics(self) -> list[str]:
         """Topics of the bag that can be played."""
-        return list(self._publishers)
+        return list(self._routes)
 
     def match(self, inputs: Iterable[str], results: dict[str, type]) -> None:
         """Wait until the nodes' subscriptions and publishers have found ours."""
         __tracebackhide__ = True
         for topic in inputs:
-            publisher = self._publishers.get(topic)
-            if publisher is None:
+            if topic not in self._routes:
                 raise BagError(f'{topic} cannot be played: {self.notes}')
-            if not self._listeners(publisher):
-                pytest.fail(f'no node subscribes {publisher.topic_name}; subscribed are '
+            name = self._routes[topic].name
+            if not self._listeners(name):
+                pytest.fail(f'no node subscribes {name}; subscribed are '
                             f'{self._names("subscriptions")}; see remap')
-        for publisher in (*self._publishers.values(), self._clock):
-            wanted = self._listeners(publisher)
+        for route in self._routes.values():
+            wanted = self._listeners(route.name)
             self._bench.wait(
-                lambda p=publisher, n=wanted: p.get_subscription_count() >= n,
-                f'a subscription of {publisher.topic_name} to match (type: '
-                f'{publisher.msg_type.__name__}; and its QoS)', _MATCH_S,
+                lambda r=route, n=wanted: self._sender.subscribers[r.name] >= n,
+                f'a subscription of {route.name} to match (type: '
+                f'{route.published_kind.__name__}; and its QoS)', _MATCH_S,
             )
+        clocks = self._listeners('/clock')
+        self._bench.wait(
+            lambda: self._clock.get_subscription_count() >= clocks, 'clocks to match', _MATCH_S
+        )
         for topic in results:
-            name = self._bench.probe.resolve_topic_name(topic)
-            sources = [
-                p for node in self._nodes for p in node.publishers if p.topic_name == name
-            ]
-            if not sources:
-                pytest.fail(
-                    f'no node publishes {name}; published are {self._names("publishers")}'
-                )
-            self._bench.wait(
-                lambda s=sources: all(p.get_subscription_count() for p in s),
-                f'the publisher of {name} to match (type and QoS)', _MATCH_S,
-            )
+            self._match_result(self._bench.probe.resolve_topic_name(topic))
 
-    def publish(self, message: Message) -> None:
-        """Publish a message at its time; raises ImageError where a picture cannot be decoded."""
-        data = message.data
-        if message.topic in self._decoded:
-            compressed = store().deserialize_cdr(data, COMPRESSED)
-            data = bytes(store().serialize_cdr(as_image(compressed, COMPRESSED), IMAGE))
+    def _match_result(self, name: str) -> None:
+        __tracebackhide__ = True
+        sources = [p for node in self._nodes for p in node.publishers if p.topic_name == name]
+        if not sources:
+            pytest.fail(f'no node publishes {name}; published are {self._names("publishers")}')
+        self._bench.wait(
+            lambda: all(publisher.get_subscription_count() for publisher in sources),
+            f'the publisher of {name} to match (type and QoS)', _MATCH_S,
+        )
+
+    def stamp_of(self, message: Message) -> int | None:
+        """Return the stamp in a serialised message's header; None where it has none."""
+        fields = self._routes[message.topic].kind.get_fields_and_field_types()
+        if next(iter(fields.items()), None) != ('header', 'std_msgs/Header'):
+            return None
+        order = '<' if message.data[1] & 1 else '>'     # of the encapsulation header, four bytes
+        sec, nanosec = struct.unpack_from(f'{order}iI', message.data, 4)
+        return sec * 1_000_000_000 + nanosec
+
+    def publish(self, message: Message) -> int:
+        """Publish a message at its time; return how many left. Raises BadMessage."""
+        ready = self._sender.prepare(message)
         self._tick(message.time_ns)
-        self._publishers[message.topic].publish(data)
+        return self._sender.send(message, ready)
 
     def publish_beside(self, message: Message) -> None:
         """Publish a message that nothing is waited for; one that is no picture is noted."""
         try:
             self.publish(message)
-        except ImageError as error:
-            self.notes.append(f'{message.topic}: not published: {error}')
+        except BadMessage as error:
+            self.notes.append(f'not played: {error}')
 
     def settle(self) -> None:
         """Let the nodes handle what was published so far."""
         self._bench.settle()
 
     def close(self) -> None:
-        """Unpublish everything."""
-        for publisher in (*self._publishers.values(), self._clock):
-            self._bench.probe.destroy_publisher(publisher)
+        """Unpublish everything; what faults still hold back is counted as cut off."""
+        if self._tamper is not None:
+            self._tamper.drop_rest()
+        self._sender.destroy()
+        self._bench.probe.destroy_publisher(self._clock)
 
     def _tick(self, time_ns: int) -> None:
+        self._now_s = (time_ns - self._start_ns) * 1e-9
         self._clock.publish(Clock(clock=to_stamp(time_ns)))
         for node in self._nodes:
             if node.get_parameter('use_sim_time').value:
@@ -216,9 +222,9 @@ class _Player:
                     f'the clock of {node.get_name()}', _MATCH_S,
                 )
 
-    def _listeners(self, publisher: Publisher) -> int:
+    def _listeners(self, name: str) -> int:
         return sum(
-            subscription.topic_name == publisher.topic_name
+            subscription.topic_name == name
             for node in self._nodes for subscription in node.subscriptions
         )
 
@@ -290,13 +296,15 @@ def _step(player: _Player, waiting: _Waiting, message: Message, deadline_s: floa
     """Publish one input and wait for its results."""
     player.settle()
     waiting.forget()
-    stamp_ns = _stamp_of(message)
+    stamp_ns = player.stamp_of(message)
     outcome = Outcome(message.topic, 0, message.time_ns, stamp_ns or message.time_ns)
     begun_s = time.perf_counter()
     try:
-        player.publish(message)
-    except ImageError as error:
-        outcome.dropped = f'not published: {error}'
+        if not player.publish(message):
+            outcome.dropped = 'lost or held back by a fault'
+            return outcome
+    except BadMessage as error:
+        outcome.dropped = str(error)
         return outcome
     came = waiting.collect(stamp_ns, deadline_s)
     outcome.outputs = {topic: arrival.message for topic, arrival in came.items()}
@@ -307,52 +315,30 @@ def _step(player: _Player, waiting: _Waiting, message: Message, deadline_s: floa
     return outcome
 
 
-def _ordered(messages: Iterable[Message], inputs: set[str]) -> Iterator[Message]:
+def _ordered(
+    messages: Iterable[Message], inputs: set[str], stamp_of: Callable[[Message], int | None]
+) -> Iterator[Message]:
     """Yield messages by time, but what has an input's stamp, or an earlier one, before it."""
-    waiting: deque[Message] = deque()
+    waiting: deque[tuple[int | None, Message]] = deque()
 
     def release() -> Iterator[Message]:
-        head = waiting.popleft()
-        stamp_ns = _stamp_of(head)
-        if head.topic in inputs and stamp_ns is not None:
+        head_ns, head = waiting.popleft()
+        if head.topic in inputs and head_ns is not None:
             beside = [
-                message for message in waiting
-                if message.topic not in inputs and (_stamp_of(message) or stamp_ns + 1) <= stamp_ns
+                (stamp_ns, message) for stamp_ns, message in waiting
+                if message.topic not in inputs and stamp_ns is not None and stamp_ns <= head_ns
             ]
-            for message in beside:
-                waiting.remove(message)
-                yield message
+            for each in beside:
+                waiting.remove(each)
+                yield each[1]
         yield head
 
     for message in messages:
-        waiting.append(message)
-        while message.time_ns - waiting[0].time_ns > _TOGETHER_NS:
+        waiting.append((stamp_of(message), message))
+        while message.time_ns - waiting[0][1].time_ns > _TOGETHER_NS:
             yield from release()
     while waiting:
         yield from release()
-
-
-def _stamp_of(message: Message) -> int | None:
-    """Return the stamp in a serialised message's header; None where it has none."""
-    kind = _class_of(message.type)
-    if kind is None:
-        return None
-    first = next(iter(kind.get_fields_and_field_types().items()), None)
-    if first != ('header', 'std_msgs/Header'):
-        return None
-    order = '<' if message.data[1] & 1 else '>'     # of the encapsulation header, four bytes
-    sec, nanosec = struct.unpack_from(f'{order}iI', message.data, 4)
-    return sec * 1_000_000_000 + nanosec
-
-
-@cache
-def _class_of(type_name: str) -> type | None:
-    """Return rclpy's class of a message type; None where its package is not installed."""
-    package, _, name = type_name.split('/')
-    try:
-        return getattr(importlib.import_module(f'{package}.msg'), name, None)
-    except ModuleNotFoundError:
-        return None
 
 
 def _record(result: Result, results: dict[str, type], nodes: list[str]) -> list[str]:
