@@ -1,5 +1,7 @@
 """The CSI camera node: life cycle, end of input, calibration, bad input."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -15,6 +17,9 @@ from muon_ad.test_pattern import read_number
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.nodes import csi_camera
 from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts.metadata_topic import MetadataMessage
+from muon_ad_nodes.parts.pattern_source import PatternSource
+from muon_ad_nodes.parts.stamps import nanoseconds
 
 OK = TransitionCallbackReturn.SUCCESS
 FAILED = TransitionCallbackReturn.FAILURE
@@ -181,3 +186,68 @@ def test_a_video_that_vanishes_between_lives_fails_to_activate(bench, topics, tm
         and statuses[-1].state == 'inactive',
         'the reason',
     )
+
+
+class Stalling:
+    """A pattern that falls silent after some frames, as a pipeline of nvargus does."""
+
+    opened = 0
+
+    def __init__(self, request):
+        Stalling.opened += 1
+        self._pattern = PatternSource(request)
+        self.calibration, self.close = self._pattern.calibration, self._pattern.close
+        self._left = 5
+
+    def read(self, stopping, timeout_s):
+        if not self._left:
+            stopping.wait(0.01)
+            return None
+        frame = self._pattern.read(stopping, timeout_s)
+        self._left -= frame is not None
+        return frame
+
+
+def test_a_pipeline_that_falls_silent_is_built_anew(bench, topics, monkeypatch):
+    images, _, statuses = topics
+    monkeypatch.setattr(Stalling, 'opened', 0)
+    monkeypatch.setattr(csi_camera, 'open_gstreamer', lambda _, request: Stalling(request))
+    node = configured(bench, **{**PATTERN, 'source': 'argus', 'stall_s': 0.1, 'fps': 60.0})
+    assert node.trigger_activate() == OK
+    bench.wait(lambda: Stalling.opened == 3 and len(images) > 10, 'two pipelines more')
+    assert node.trigger_deactivate() == OK
+    bench.wait(lambda: int(values(statuses)['stalls']) >= 2, 'the stalls in the status')
+    assert int(values(statuses)['reopened']) >= 2
+    assert values(statuses)['losses'] == '0'
+
+
+def test_slow_on_purpose_is_not_stalled(bench, topics):
+    images, _, statuses = topics
+    node = configured(bench, **{**PATTERN, 'stall_s': 0.1, 'fps': 2.0})
+    assert node.trigger_activate() == OK
+    bench.wait(lambda: len(images) > 2, 'images')
+    bench.wait(lambda: 'stalls' in values(statuses), 'the status')
+    assert values(statuses)['stalls'] == '0'
+
+
+def test_metadata_tells_number_and_clock_of_every_image(bench, topics):
+    images, _, statuses = topics
+    metadata = bench.listen(MetadataMessage, 'metadata', 100)
+    node = configured(bench, **PATTERN)
+    assert node.trigger_activate() == OK
+    bench.wait(lambda: len(metadata) > 3 and len(images) > 3, 'metadata')
+    stamps = {nanoseconds(image.header.stamp): read_number(to_array(image)) for image in images}
+    told = {nanoseconds(each.header.stamp): json.loads(each.json_data) for each in metadata}
+    common = sorted(set(stamps) & set(told))
+    assert len(common) >= 2
+    for stamp in common:
+        assert told[stamp] == {
+            'frame_number': stamps[stamp],
+            'clock_domain': 'system_time',
+            'frame_timestamp': pytest.approx(stamp * 1e-6),
+        }
+    bench.wait(lambda: values(statuses).get('clock_mapping') == 'arrival', 'the status')
+
+
+def values(statuses):
+    return {each.key: each.value for each in statuses[-1].values} if statuses else {}

@@ -11,6 +11,7 @@ import pytest
 from muon_ad.test_pattern import draw_strip
 from muon_ad.test_pattern import read_number
 from muon_ad_nodes.parts import argus_source
+from muon_ad_nodes.parts import v4l2_source
 from muon_ad_nodes.parts.argus_source import argus_pipeline
 from muon_ad_nodes.parts.argus_source import open_gstreamer
 from muon_ad_nodes.parts.file_sources import FolderSource
@@ -232,6 +233,44 @@ def test_a_missing_video_device_is_named_with_those_there():
         V4l2Source('/dev/null', request())
 
 
+class FakeCapture:
+    """What OpenCV has of a device: frames with the driver's time, until it is unplugged."""
+
+    def __init__(self):
+        self.good, self.taken_ms = True, 1234.5
+
+    def read(self):
+        return self.good, np.zeros((*SIZE[::-1], 3), np.uint8) if self.good else None
+
+    def get(self, _setting):
+        return self.taken_ms
+
+    def isOpened(self):  # noqa: N802 - OpenCV's name
+        return True
+
+    def set(self, *_setting):
+        return True
+
+    def release(self):
+        self.good = False
+
+
+def test_a_video_device_tells_when_a_frame_was_taken_and_when_it_is_gone(monkeypatch):
+    capture, there = FakeCapture(), [True]
+    monkeypatch.setattr(v4l2_source.cv2, 'VideoCapture', lambda *_: capture)
+    monkeypatch.setattr(v4l2_source, 'is_device', lambda _path: there[0])
+    source = V4l2Source('42', request())
+    frame = source.read(RUNNING, 1.0)
+    assert (frame.domain, frame.device_ns, frame.number) == ('hardware_clock', 1_234_500_000, 0)
+    capture.taken_ms = 0.0
+    assert source.read(RUNNING, 1.0).device_ns is None      # a driver that does not tell
+    capture.good = False
+    assert source.read(RUNNING, 1.0) is None                # may come again
+    there[0] = False
+    with pytest.raises(SourceError, match='/dev/video42: the device is gone'):
+        source.read(RUNNING, 1.0)
+
+
 @pytest.mark.skipif(not os.path.exists('/dev/video0'), reason='no /dev/video0 on this machine')
 def test_a_video_device_gives_frames():
     source = V4l2Source('0', request())
@@ -269,6 +308,27 @@ def test_a_gstreamer_pipeline_gives_frames():
     assert len(frames) == 5
     assert rgb(frames[0]).shape == (120, 161, 3)
     np.testing.assert_allclose(rgb(frames[0])[60, 80], (255, 0, 0), atol=2)
+
+
+@needs_gstreamer
+def test_a_live_pipeline_tells_when_a_frame_was_taken():
+    source = open_gstreamer(f'{LIVE} ! videoconvert', request())
+    frames, _, _ = play(source, limit=5)
+    source.close()
+    assert {frame.domain for frame in frames} == {'hardware_clock'}
+    taken = [frame.device_ns for frame in frames]
+    assert taken == sorted(set(taken))
+
+
+@needs_gstreamer
+def test_a_live_pipeline_that_ends_is_a_lost_camera():
+    """As nvarguscamerasrc does when its daemon fails."""
+    source = open_gstreamer(f'{LIVE.replace(" is-live", " num-buffers=3 is-live")} ! videoconvert',
+                            request())
+    with pytest.raises(SourceError, match='the pipeline of the camera ended'):
+        while True:
+            source.read(RUNNING, 5.0)
+    source.close()
 
 
 @needs_gstreamer

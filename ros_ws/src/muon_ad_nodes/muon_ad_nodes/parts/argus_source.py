@@ -84,9 +84,10 @@ class GObjectSource:
                 '(nvarguscamerasrc and nvvidconv come with JetPack)'
             ) from error
         self._sink: GstApp.AppSink = self._pipeline.get_by_name('sink')
-        # A live pipeline does not wait for its first frame, and never ends but by a failure.
-        begun = self._pipeline.set_state(Gst.State.PLAYING)
-        self._live = begun == Gst.StateChangeReturn.NO_PREROLL
+        # A live pipeline gives nothing while it is paused, and ends by a failure only.
+        paused = self._pipeline.set_state(Gst.State.PAUSED)
+        self._live = paused == Gst.StateChangeReturn.NO_PREROLL
+        self._pipeline.set_state(Gst.State.PLAYING)
         try:
             self._await_first(pipeline)
         except (SourceError, EndOfInput):

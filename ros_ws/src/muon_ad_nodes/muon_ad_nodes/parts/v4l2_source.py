@@ -55,7 +55,7 @@ class V4l2Source:
             device_ns = round(taken_ms * 1e6) if taken_ms > 0 else None
             self._number += 1
             return self._request.frame(bgr, arrival_ns, self._number - 1, device_ns)
-        if not self._path.exists():
+        if not is_device(self._path):
             raise SourceError(f'{self._path}: the device is gone; was it unplugged?')
         stopping.wait(RETRY_S)
         return None
