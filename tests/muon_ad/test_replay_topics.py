@@ -57,6 +57,7 @@ def test_topics_by_option(tmp_path):
             '/camera/depth/camera_info',
         )]
         for options, said in (
+            ((['/csi/image_raw', '/csi/image_raw/compressed'],), 'choose one of each'),
             ((['/nowhere'],), r'--image /nowhere: is not in the bag.*/csi/image_raw \(1 Image\)'),
             ((['/camera/color/camera_info'],), 'is sensor_msgs/msg/CameraInfo; expected'),
             (([], '/camera/depth/image_rect_raw'), 'choose it with --image'),

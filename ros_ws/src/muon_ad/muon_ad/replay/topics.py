@@ -45,7 +45,12 @@ def choose(
     if images:
         for topic in images:
             _expect(bag, topic, (IMAGE, COMPRESSED), '--image')
-        chosen = list(images)
+        chosen = list(dict.fromkeys(images))
+        if len({raw_topic(topic) for topic in chosen}) < len(chosen):
+            raise ReplayError(
+                f'--image {" and ".join(chosen)}: some are copies of one another, whose results '
+                'would have one name; choose one of each'
+            )
     else:
         chosen, notes = _without_copies(colours)
     if not chosen:

@@ -12,6 +12,7 @@ from muon_ad.bags import BagWriter
 from muon_ad.bags import message_class
 from muon_ad.bags.pictures import COMPRESSED
 from muon_ad.bags.pictures import IMAGE
+from muon_ad.images import ENCODINGS
 from muon_ad.replay import messages
 from muon_ad.replay.topics import CAMERA_INFO
 from muon_ad.runtime.positions import Intrinsics
@@ -94,10 +95,10 @@ def _write_picture(
 ) -> None:
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     encoding = encoding or _ENCODINGS.get((str(pixels.dtype), channels), '')
-    if not encoding or 0 in pixels.shape:
+    if ENCODINGS.get(encoding) != (pixels.dtype, channels) or 0 in pixels.shape:
         raise ValueError(
-            f'a picture of {topic} is {pixels.dtype} {pixels.shape}; expected one of '
-            f'{sorted(_ENCODINGS)}, or name its encoding'
+            f'a picture of {topic} is {pixels.dtype} {pixels.shape}, encoding {encoding!r}; '
+            f'expected one of {sorted(_ENCODINGS)}, or an encoding that goes with it'
         )
     if not compressed:
         bag.write(topic, IMAGE, time_ns, messages.image(pixels, encoding, header))

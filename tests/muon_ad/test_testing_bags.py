@@ -1,0 +1,97 @@
+"""Tiny bags from pictures: arrays and files, depth and calibration, raw and compressed."""
+
+import cv2
+import numpy as np
+import pytest
+
+from muon_ad.bags import BagError
+from muon_ad.bags import open_bag
+from muon_ad.bags.pictures import picture_of
+from muon_ad.runtime.positions import Intrinsics
+from muon_ad.testing.bags import write_bag
+
+COLOURS = np.random.default_rng(1).integers(0, 256, (3, 12, 16, 3), np.uint8)
+DEPTHS = np.random.default_rng(2).integers(500, 5000, (3, 12, 16), np.uint16)
+
+
+def read(path):
+    """Return the messages of a bag by topic."""
+    with open_bag(path) as bag:
+        messages = list(bag.messages())
+        assert not bag.trouble
+    return {topic: [m for m in messages if m.topic == topic] for topic in bag.topics}
+
+
+@pytest.mark.parametrize('compressed', [False, True])
+def test_pictures_depth_and_calibration(make_bag, compressed):
+    path = make_bag(COLOURS, depth=DEPTHS, camera=90.0, rate=4.0, compressed=compressed)
+    assert path.name == 'bag.mcap'
+    topics = read(path)
+    endings = ('/compressed', '/compressedDepth') if compressed else ('', '')
+    images = topics[f'/image_raw{endings[0]}']
+    depths = topics[f'/aligned_depth/image_raw{endings[1]}']
+    for number in range(3):
+        for message, pixels, encoding in (
+            (images[number], COLOURS[number], 'rgb8'), (depths[number], DEPTHS[number], '16UC1'),
+        ):
+            assert picture_of(message.data, message.type)[0] == encoding
+            assert np.array_equal(picture_of(message.data, message.type)[1], pixels)
+            assert message.data.header.stamp.nanosec == 250_000_000 * number
+            assert message.data.header.frame_id == 'camera_optical_frame'
+    info = topics['/camera_info'][0].data
+    assert (info.width, info.height) == (16, 12)
+    np.testing.assert_allclose(info.k, [8, 0, 7.5, 0, 8, 5.5, 0, 0, 1])
+    np.testing.assert_allclose(info.p, [8, 0, 7.5, 0, 0, 8, 5.5, 0, 0, 0, 1, 0])
+
+
+def test_files_in_order_of_their_names(make_bag, tmp_path):
+    for number in (2, 0, 1):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), COLOURS[number][:, :, ::-1])
+    (tmp_path / 'notes.txt').write_text('no picture')
+    listed = [tmp_path / f'{number}.png' for number in range(3)]
+    for images in (listed, tmp_path, str(tmp_path), tmp_path / '*.png'):
+        messages = read(make_bag(images))['/image_raw']
+        assert [picture_of(m.data, m.type)[1].tolist() for m in messages] == COLOURS.tolist()
+
+
+def test_names_topics_and_encodings(make_bag):
+    camera = Intrinsics(20.0, 21.0, 8.0, 6.0)
+    path = make_bag(
+        COLOURS, name='a_folder', topic='/front/color/image_raw', encoding='bgr8', camera=camera,
+        depth=DEPTHS[0].astype(np.float32) / 1000, depth_topic='/front/depth', frame_id='front',
+    )
+    assert (path / 'metadata.yaml').is_file()
+    topics = read(path)
+    assert set(topics) == {'/front/color/image_raw', '/front/color/camera_info', '/front/depth'}
+    assert topics['/front/color/image_raw'][0].data.encoding == 'bgr8'
+    assert [m.data.encoding for m in topics['/front/depth']] == ['32FC1'] * 3
+    assert topics['/front/color/camera_info'][0].data.k[4] == 21.0
+    assert make_bag(COLOURS).name != make_bag(COLOURS).name
+
+
+@pytest.mark.parametrize(
+    'images, options, said',
+    [
+        ([], {}, 'no images'),
+        ('/nowhere/*.jpg', {}, 'no picture there'),
+        (['/nowhere/a.jpg'], {}, 'cannot be read as a picture'),
+        (COLOURS, {'depth': DEPTHS[:2]}, '2 depth images; expected 3'),
+        (COLOURS, {'rate': 0}, 'rate is 0'),
+        (COLOURS, {'camera': 180.0}, 'camera is 180'),
+        ([np.zeros((4, 4), np.int64)], {}, 'int64'),
+        (COLOURS, {'encoding': 'mono8'}, "encoding 'mono8'; expected one of"),
+        (COLOURS, {'encoding': 'bogus'}, "encoding 'bogus'"),
+        ([np.zeros((0, 4, 3), np.uint8)], {}, r'\(0, 4, 3\)'),
+        (COLOURS, {'compressed': True, 'encoding': 'bgr8'}, 'bgr8 is not compressed'),
+    ],
+)
+def test_what_is_no_bag_is_told(make_bag, tmp_path, images, options, said):
+    with pytest.raises(ValueError, match=said):
+        make_bag(images, **options)
+    assert not list(tmp_path.iterdir()), 'nothing is left behind'
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / 'b.mcap').write_text('mine')
+    with pytest.raises(BagError, match='exists already'):
+        write_bag(tmp_path / 'b.mcap', COLOURS)
