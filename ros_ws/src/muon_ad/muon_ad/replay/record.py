@@ -137,7 +137,7 @@ def read_recording(path: str | Path) -> Recording:
     about = _read_about(path)
     if not results or about is None:
         raise ReplayError(
-            f'{path} holds no results of a replay that can be compared (pictures, DetectionArray); '
+            f'{path} holds no results of a replay to compare (pictures, DetectionArray); '
             'record some with: muon-ad replay BAG --record OUT.mcap'
         )
     _check_pictures(path, results)
