@@ -15,14 +15,15 @@ When each set is decided, which is what this adds over doing it afterwards:
 
 The first rule never costs anything. The second gives the best result where the messages of each
 stream are more than `2 * slop` apart, as no message fits two sets then; that is also the largest
-number of sets. With a larger slop, or none that small, as for free-running cameras that need half
-a period, alternatives form chains without end: the result is the best one if `lookahead` covers
-the chain, and near it otherwise. There a message that waits still counts for something
+number of sets. With a larger slop, such as the half period that free-running cameras need,
+alternatives form chains without end: the result is the best one if `lookahead` covers the chain,
+and near it otherwise. There a message that waits still counts for something
 (`WAITING_SHARE`), so that two cameras half a period apart do not change partners with every bit of
 jitter, which would leave a message over each time.
 
-The idea of waiting until a set is proven is that of message_filters' ApproximateTime (C++), which
-has neither a slop nor optional streams in its proof, and does not say what became of the rest.
+To wait until no better set can come is the idea of message_filters' ApproximateTime (C++), and so
+is the distance between messages that proves it early; there it is set by hand. Optional streams,
+the two rules above and the account of every message are not from there.
 """
 
 from bisect import insort
@@ -95,12 +96,15 @@ class _Stream(Generic[M]):
         """The earliest stamp of the next message, by those that came."""
         return self.last + min(self.intervals, default=1) if self.last else 0
 
-    def insert(self, stamp: int, message: M) -> None:
-        insort(self.stamps, stamp)
-        self.messages[stamp] = message
+    def note(self, stamp: int) -> None:
+        """Learn from a message, in time or late, when the next one may come."""
         if self.last and stamp > self.last:
             self.intervals.append(stamp - self.last)
         self.last = max(self.last, stamp)
+
+    def insert(self, stamp: int, message: M) -> None:
+        insort(self.stamps, stamp)
+        self.messages[stamp] = message
 
     def remove(self) -> M:
         """Remove the oldest that waits."""
@@ -210,13 +214,15 @@ class Synchronizer(Generic[M]):
     def _take_in(self, into: _Stream[M], stamp: int, message: M) -> None:
         if stamp == into.decided or stamp in into.messages:
             into.count('invalid')
-        elif stamp < into.decided or any(
+            return
+        into.note(stamp)
+        self._newest = max(self._newest, stamp)
+        if stamp < into.decided or any(
             other.decided > stamp + self._slop for other in self._needed_beside(into)
         ):
             into.count('late')
         else:
             into.insert(stamp, message)
-            self._newest = max(self._newest, stamp)
 
     def _jump(self, into: _Stream[M], stamp: int, message: M) -> list[MatchedSet[M]]:
         """Time has jumped: two messages in a row say so. Begin anew with them."""
@@ -287,8 +293,9 @@ class Synchronizer(Generic[M]):
         """Whether the oldest of each stream make a set than which none better can come.
 
         Another set with one of them has a later message of some stream in it. So it is worth no
-        more where that one is at least the skew away from the others' latest. With optional
-        streams two sets may stand in the place of one, and so no other may fit at all.
+        more where every such message is at least the skew away from the others' latest. Nor are
+        two sets that share an optional one's oldest among them: what is later than it by that
+        much does as well without it.
         """
         heads = [each for each in self._streams if each.stamps]
         if any(not each.stamps and self._horizon(each) < _FOREVER for each in self._streams):
@@ -297,9 +304,8 @@ class Synchronizer(Generic[M]):
             return False
         stamps = [each.stamps[0] for each in heads]
         skew = max(stamps) - min(stamps)
-        margin = skew if all(each.required for each in self._streams) else self._slop + 1
         return skew <= self._slop and all(
-            self._following(each, 1) >= margin + max(
+            self._following(each, 1) >= skew + max(
                 (other.stamps[0] for other in heads if other is not each), default=0
             )
             for each in heads
