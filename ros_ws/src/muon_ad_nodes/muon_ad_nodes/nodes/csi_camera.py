@@ -110,7 +110,8 @@ class CsiCamera(SuiteNode):
 
     def stop(self) -> None:
         """Cease to publish, and close the source."""
-        self._capture.stop()
+        if self._capture is not None:
+            self._capture.stop()
 
     def teardown(self) -> None:
         """Close the source and destroy the topics."""

@@ -121,7 +121,8 @@ class RealSenseCamera(SuiteNode):
 
     def stop(self) -> None:
         """Cease to stream, and let go of the camera."""
-        self._capture.stop()
+        if self._capture is not None:
+            self._capture.stop()
 
     def teardown(self) -> None:
         """Let go of the camera and destroy the topics."""
