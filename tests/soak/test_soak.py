@@ -154,6 +154,9 @@ def test_a_process_is_sampled_until_it_ends():
     assert found.rss > found.heap > 1
     assert found.handles > 2 and found.threads >= 1
     assert Sampler().sample(2**22 + 1) is None
+    with psutil.Popen(['true']) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)     # a zombie now
+        assert Sampler().sample(child.pid) is None
 
 
 def test_only_our_own_processes_may_be_harmed():

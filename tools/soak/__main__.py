@@ -23,6 +23,8 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -215,6 +217,7 @@ def soak(minutes: float, seed: int, out: Path) -> report.Record:
     with (
         (out / 'events.log').open('w') as log,
         _progress() as progress,
+        ThreadPoolExecutor(1, thread_name_prefix='sampling') as pool,
         spinning(lambda: Watch(nodes, TOPICS, CAMERAS, GAP_S)) as watch,
     ):
         bar = progress.add_task('starting', total=minutes * 60)
@@ -228,11 +231,11 @@ def soak(minutes: float, seed: int, out: Path) -> report.Record:
 
         suite = Suite(arguments, out / 'suite.log')
         doing = Soak(suite, watch, say)
-        sampling = threading.Thread(target=doing.sample, args=(stopping,), name='sampling')
+        sampling: Future | None = None
         try:
             doing.wait_for_start()
             say('results of every task flow')
-            sampling.start()
+            sampling = pool.submit(doing.sample, stopping)
             doing.run(coming, minutes * 60)
         except SuiteEnded as error:
             doing.record.failures.append(str(error))
@@ -241,9 +244,9 @@ def soak(minutes: float, seed: int, out: Path) -> report.Record:
         finally:
             doing.finish()
             stopping.set()
-            if sampling.ident:
-                sampling.join()
             _end(suite, doing.record)
+            if sampling is not None:
+                sampling.result()
     remove_stale()
     left = doing.segments_left()
     if left:

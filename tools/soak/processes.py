@@ -64,8 +64,12 @@ def ours() -> dict[int, psutil.Process]:
 
 
 def _anonymous_mb(pid: int) -> float:
+    """Raises psutil.NoSuchProcess for a zombie, which has no memory."""
     status = Path(f'/proc/{pid}/status').read_text()
-    return int(re.search(r'^RssAnon:\s+(\d+) kB', status, re.MULTILINE)[1]) * 1024 / 1e6
+    found = re.search(r'^RssAnon:\s+(\d+) kB', status, re.MULTILINE)
+    if found is None:
+        raise psutil.NoSuchProcess(pid)
+    return int(found[1]) * 1024 / 1e6
 
 
 def _segments(pid: int) -> set[str]:
