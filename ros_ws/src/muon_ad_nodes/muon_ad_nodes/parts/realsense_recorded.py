@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from muon_ad_nodes.parts.calibration import Calibration
@@ -88,10 +89,10 @@ class RecordedCamera:
         self._framer.forget()
         self._delivered = 0
         self._pipeline = rs.pipeline()
-        # Else the first frames of one sensor pass before the next has started.
-        self._player.pause()
         self._pipeline.start(self._config)
-        self._player.resume()
+        # Once more from the beginning: frames of the sensor that starts first may have passed
+        # before the next one has. (Pausing meanwhile holds the SDK up for 10 s now and then.)
+        self._player.seek(timedelta())
 
     def _end(self) -> None:
         """Start over, or raise EndOfInput."""
