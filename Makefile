@@ -3,7 +3,7 @@ PYTHON ?= python3
 BENCHMARKS := $(sort $(wildcard benchmarks/[!_]*.py))
 
 .NOTPARALLEL:
-.PHONY: help demo test lint bench soak setup docs lock clean python $(BENCHMARKS)
+.PHONY: help demo test lint bench soak faults setup docs lock clean python $(BENCHMARKS)
 
 help:
 	@echo 'make demo    set up this machine, then show style transfer and detection for 30 s (out/demo/)'
@@ -13,6 +13,7 @@ help:
 	@echo 'make bench   run all benchmarks, one after the other; make benchmarks/<name>.py runs one'
 	@echo 'make soak    run the whole suite with random faults, fail on growth and loss (out/soak/)'
 	@echo '             MINUTES=<5>  SEED=<0, decides the faults>'
+	@echo 'make faults  run the tests in tests/faults and write docs/faults.md from what they saw'
 	@echo 'make setup   only what make demo needs before it starts'
 	@echo 'make docs    write docs/parameters.md anew, from the declarations in the code'
 	@echo 'make lock    choose versions for requirements/lock-*.txt anew, after a change beside them'
@@ -49,6 +50,10 @@ $(BENCHMARKS):
 soak: python
 	@$(PYTHON) -m tools.setup
 	@exec .venv/bin/python -m tools.soak $${MINUTES:+--minutes "$$MINUTES"} $${SEED:+--seed "$$SEED"}
+
+faults: python
+	@$(PYTHON) -m tools.setup learn
+	@exec .venv/bin/python -m pytest tests/faults --write-fault-table
 
 setup: python
 	@$(PYTHON) -m tools.setup

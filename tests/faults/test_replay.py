@@ -1,0 +1,103 @@
+"""Every fault in `muon-ad replay`, for the second second of a bag of three."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from muon_ad.bags import open_bag
+from muon_ad.faults import FaultPlan
+from muon_ad.faults.fault import KINDS
+from muon_ad.replay.networks import Choice
+from muon_ad.replay.networks import load
+from muon_ad.replay.networks import Networks
+from muon_ad.replay.pipeline import Replay
+from muon_ad.replay.topics import choose
+from muon_ad.testing.bags import write_bag
+
+SECTION = 'muon-ad replay'
+RATE = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault, and what comes of the 30 images: ten of them are hit."""
+
+    fault: str
+    stylised: int = 30
+    detected: int = 30
+    positions: int = 30
+    refused: str = ''
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The columns of the table."""
+        said = f'10 refused: "{self.refused}"' if self.refused else ''
+        return str(self.stylised), str(self.detected), str(self.positions), said
+
+
+def refused(fault: str, why: str) -> Case:
+    """A fault of which every hit image is refused."""
+    return Case(f'{fault} stream=color', 20, 20, 20, why)
+
+
+CASES = [
+    Case('unplug', 20, 20, 20),
+    Case('stall', 20, 20, 20),
+    Case('slow ms=200'),
+    Case('duplicate every=2', 35, 35, 35),
+    Case('reorder every=2'),
+    Case('jump ms=-3000'),
+    Case('jump ms=3000'),
+    Case('drift ppm=200'),
+    Case('wrap'),
+    Case('corrupt percent=10 stream=color'),
+    refused('short percent=50', 'data has'),
+    refused('encoding as=bogus8', "encoding is 'bogus8'"),
+    refused('empty', 'size is 0x0'),
+    Case('no_info'),
+    Case('late_info ms=500'),
+    Case('misaligned px=20 stream=aligned'),
+    Case('no_depth stream=aligned', positions=20),
+]
+
+
+@pytest.fixture(scope='module')
+def networks(negative_package, one_box_package) -> Networks:
+    """The tiny networks."""
+    return load(Choice(
+        style_model=str(negative_package), style_variant='small',
+        detector_model=str(one_box_package),
+    ))
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory):
+    """Three seconds of a camera with depth."""
+    grey, depth = np.full((120, 160, 3), 90, np.uint8), np.full((120, 160), 2000, np.uint16)
+    return write_bag(
+        tmp_path_factory.mktemp('bag') / 'three.mcap', [grey] * 3 * RATE, depth=depth,
+        camera=60.0, rate=RATE,
+    )
+
+
+@pytest.mark.parametrize('case', CASES, ids=lambda case: case.fault)
+def test_what_comes_of_each_image(networks, bag, case, fault_table):
+    plan = FaultPlan([f'{case.fault} at=1'])
+    with open_bag(bag) as opened:
+        streams, _ = choose(opened, [], '', '')
+        frames = list(Replay(opened, streams, networks, faults=plan).frames())
+    good = [frame for frame in frames if not frame.dropped]
+    dropped = [frame.dropped for frame in frames if frame.dropped]
+    assert sum(frame.stylised is not None for frame in frames) == case.stylised
+    assert sum(len(frame.detections.detections) == 1 for frame in good) == case.detected
+    located = [frame for frame in good if frame.detections.detections[0].position_valid]
+    assert len(located) == case.positions
+    assert len(dropped) == (10 if case.refused else 0)
+    assert all(case.refused in why for why in dropped)
+    assert plan.counts[case.fault.split()[0]] >= 5
+    fault_table.add(SECTION, f'`{case.fault}`', case.cells, None)
+
+
+def test_every_kind_of_fault_is_done():
+    assert {case.fault.split()[0] for case in CASES} == set(KINDS)
