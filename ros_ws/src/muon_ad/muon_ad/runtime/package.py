@@ -5,13 +5,17 @@ package is an error when a node is configured and not a surprise in the middle o
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+from muon_ad.documents import DocumentError
+from muon_ad.documents import is_file
+from muon_ad.documents import quoted
+from muon_ad.documents import read_document
 
 TASKS = ('style', 'detection')
 
@@ -108,14 +112,17 @@ def load_package(folder: str | Path) -> ModelPackage:
     Raises PackageError where the folder, `model.yaml` or a file is missing, a hash does not match,
     or a field is absent or has a value that is not among those accepted.
     """
-    folder = Path(folder).expanduser().absolute()
+    try:
+        folder = Path(folder).expanduser().absolute()
+    except RuntimeError as error:  # ~name of nobody
+        raise PackageError(f'{folder}: {error}; expected the folder of a package') from error
     path = folder / 'model.yaml'
-    if not path.is_file():
+    if not is_file(path):
         raise PackageError(f'{path}: no such file; expected the folder of a model package')
     try:
-        data = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PackageError(f'{path}: not readable as YAML: {error}') from error
+        data = read_document(path)
+    except DocumentError as error:
+        raise PackageError(f'{path}: {error}') from error
     return _Reader(path).package(data)
 
 
@@ -179,16 +186,22 @@ class _Reader:
     def _input(self, data: dict) -> InputSpec:
         known = {field.name for field in fields(InputSpec)}
         if set(data) - known:
-            raise self._error('input', sorted(set(data) - known), f'some of {sorted(known)}')
+            unknown = sorted(map(str, set(data) - known))
+            raise self._error('input', unknown, f'some of {sorted(known)}')
         for key, choices in InputSpec.CHOICES.items():
             if data.get(key, choices[0]) not in choices:
                 raise self._error(f'input.{key}', data[key], f'one of {choices}')
         values = dict(data)
         for key in ('mean', 'std'):
             if key in values:
-                values[key] = tuple(float(v) for v in self._take(values, key, list))
-                if len(values[key]) != 3:
-                    raise self._error(f'input.{key}', values[key], 'three numbers')
+                numbers = self._take(values, key, list)
+                values[key] = tuple(self._number(v, f'input.{key}') for v in numbers)
+                if len(values[key]) != 3 or (key == 'std' and not all(values[key])):
+                    expected = 'three numbers' + ', none of them zero' * (key == 'std')
+                    raise self._error(f'input.{key}', numbers, expected)
+        padding = self._take(values, 'pad_value', int, InputSpec.pad_value)
+        if not 0 <= padding <= 255:
+            raise self._error('input.pad_value', padding, '0 to 255')
         return InputSpec(**values)
 
     def _variant(self, name: str, entry: Any) -> Variant:  # noqa: ANN401
@@ -203,9 +216,9 @@ class _Reader:
             file=self._file(entry, where),
             sha256=str(entry['sha256']),
             precision=self._take(entry, 'precision', str, 'fp32'),
-            pruned=float(entry.get('pruned', 0.0)),
+            pruned=self._number(entry.get('pruned', 0.0), f'{where}.pruned'),
             parameters=self._take(entry, 'parameters', int, 0),
-            gflops=float(entry.get('gflops', 0.0)),
+            gflops=self._number(entry.get('gflops', 0.0), f'{where}.gflops'),
             **size,
         )
 
@@ -217,16 +230,29 @@ class _Reader:
         if name.is_absolute() or '..' in name.parts:
             raise self._error(f'{where}.file', entry['file'], 'a path inside the package')
         path = self.path.parent / name
-        if not path.is_file():
+        if not is_file(path):
             raise PackageError(f'{path}: no such file, though {self.path} names it in {where}')
         expected = self._take(entry, 'sha256', str)
-        found = sha256_of(path)
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise PackageError(f'{path}: cannot be read: {error}') from error
         if found != expected:
             raise PackageError(
                 f'{path}: sha256 is {found}, {self.path} expects {expected}; '
                 'the file was changed or is incomplete'
             )
         return path
+
+    def _number(self, value: Any, where: str) -> float:  # noqa: ANN401
+        """Check a finite number and return it."""
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        if not good or not abs(value) < math.inf:
+            raise self._error(where, value, 'a finite number')
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise self._error(where, value, 'a finite number') from error
 
     def _take(self, data: dict, key: str, kind: type, default: Any = None) -> Any:  # noqa: ANN401
         if key not in data and default is not None:
@@ -241,4 +267,4 @@ class _Reader:
             raise self._error(where, value, f'a {kind.__name__}')
 
     def _error(self, where: str, value: Any, expected: str) -> PackageError:  # noqa: ANN401
-        return PackageError(f'{self.path}: {where} is {value!r}; expected {expected}')
+        return PackageError(f'{self.path}: {where} is {quoted(value)}; expected {expected}')

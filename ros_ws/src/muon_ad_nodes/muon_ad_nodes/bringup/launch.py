@@ -17,6 +17,7 @@ from ament_index_python.packages import get_package_prefix
 from ament_index_python.packages import get_package_share_directory
 from ament_index_python.packages import PackageNotFoundError
 
+from muon_ad.documents import is_file
 from muon_ad_nodes.bringup import substitutions
 from muon_ad_nodes.bringup import values
 from muon_ad_nodes.bringup.parse import Element
@@ -96,7 +97,7 @@ def find_file(name: str) -> Path:
     The suffix `.launch.xml` may be left out of a name.
     """
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path.resolve()
     try:
         folder = Path(get_package_share_directory(PACKAGE)) / 'launch'
@@ -106,7 +107,7 @@ def find_file(name: str) -> Path:
             f'{os.environ.get("AMENT_PREFIX_PATH", "")!r}; source the setup.bash of its workspace'
         ) from error
     for candidate in (folder / name, folder / f'{name}.launch.xml'):
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     known = ', '.join(sorted(file.name for file in folder.glob('*.launch.xml')))
     raise LaunchError(f'{name}: no such launch file; there are {known or "none"} in {folder}')
@@ -206,11 +207,19 @@ def _let(element: Element, scope: Scope, launch: Launch) -> None:
 
 
 def _set_env(element: Element, scope: Scope, launch: Launch) -> None:
-    scope.environment[_text(element, 'name', scope)] = _text(element, 'value', scope)
+    scope.environment[_variable(element, scope)] = _text(element, 'value', scope)
 
 
 def _unset_env(element: Element, scope: Scope, launch: Launch) -> None:
     scope.environment.pop(_text(element, 'name', scope), None)
+
+
+def _variable(element: Element, scope: Scope) -> str:
+    """Return the name of an environment variable that the element sets."""
+    name = _text(element, 'name', scope)
+    if not name or '=' in name:
+        raise element.error(f'{name!r} is not the name of an environment variable')
+    return name
 
 
 def _group(element: Element, scope: Scope, launch: Launch) -> None:
@@ -239,7 +248,7 @@ def _joined(base: str | None, namespace: str | None, element: Element) -> str | 
 def included_file(element: Element, scope: Scope) -> Path:
     """Return the file that an `<include>` names. Raises LaunchError."""
     path = Path(_text(element, 'file', scope))
-    if not path.is_file():
+    if not is_file(path):
         raise element.error(f'no launch file at {path}')
     return path
 
@@ -272,7 +281,7 @@ def _node(element: Element, scope: Scope, launch: Launch) -> None:
         raise element.error(f'{name!r} is not a node name')
     own = _text(element, 'namespace', scope) if 'namespace' in element.attributes else None
     extra = {
-        _text(env, 'name', scope): _text(env, 'value', scope) for env in element.all('env')
+        _variable(env, scope): _text(env, 'value', scope) for env in element.all('env')
     }
     node = Node(
         executable=_executable(element, scope),
@@ -299,7 +308,7 @@ def _executable(element: Element, scope: Scope) -> Path:
     except (PackageNotFoundError, LookupError, ValueError) as error:
         raise element.error(f'package {package!r} is not installed: {error}') from error
     path = folder / _text(element, 'exec', scope)
-    if not os.access(path, os.X_OK) or not path.is_file():
+    if not is_file(path) or not os.access(path, os.X_OK):
         known = ', '.join(sorted(file.name for file in folder.glob('*'))) or 'none'
         raise element.error(f'no executable {path.name!r} in {folder}; there are {known}')
     return path
@@ -349,7 +358,7 @@ def _parameters(element: Element, scope: Scope) -> Iterator[Path | dict[str, val
 
 def _parameter_file(param: Element, scope: Scope) -> Path:
     path = Path(_text(param, 'from', scope))
-    if not path.is_file():
+    if not is_file(path):
         raise param.error(f'no parameter file at {path}')
     return path
 

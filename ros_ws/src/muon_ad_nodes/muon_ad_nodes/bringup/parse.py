@@ -51,6 +51,7 @@ class Rule:
         return self.required + self.optional
 
 
+DEEPEST = 50
 CONDITIONS = ('if', 'unless')
 ACTIONS = (
     'arg', 'let', 'set_env', 'unset_env', 'group', 'push_ros_namespace', 'include', 'node',
@@ -112,6 +113,8 @@ def _elements(path: Path, text: bytes) -> Element:
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         element = Element(tag, attributes, path, parser.CurrentLineNumber)
+        if len(stack) > DEEPEST:
+            raise element.error(f'<{tag}> is nested more than {DEEPEST} deep')
         stack[-1].children.append(element)
         stack.append(element)
 
@@ -131,6 +134,10 @@ def _elements(path: Path, text: bytes) -> Element:
     except expat.ExpatError as error:
         message = expat.ErrorString(error.code)
         raise LaunchError(f'{path}:{error.lineno}: malformed XML: {message}') from error
+    except LaunchError:
+        raise
+    except (ValueError, LookupError) as error:
+        raise LaunchError(f'{path}:1: encoding of the XML: {error}; expected utf-8') from error
     return root
 
 

@@ -30,11 +30,15 @@ Part = str | Call
 Parts = tuple[Part, ...]
 # Least and most arguments of each substitution.
 COUNTS = {'var': (1, 2), 'env': (1, 2), 'find-pkg-share': (1, 1), 'dirname': (0, 0)}
+# More can only be nested without end.
+MOST = 50
 _NAME = frozenset('abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-')
 
 
 def parse(text: str) -> Parts:
     """Split `text` into plain text and substitutions. Raises SubstitutionError."""
+    if text.count('$(') > MOST:
+        raise SubstitutionError(f'more than {MOST} substitutions in one text')
     parts, end = _parts(text, 0, stop='')
     return parts or ('',)
 

@@ -1,7 +1,8 @@
 """Parameter values of launch files, in the types that launch gives them."""
 
-import yaml
-
+from muon_ad.documents import DocumentError
+from muon_ad.documents import parse_document
+from muon_ad.documents import quoted
 from muon_ad_nodes.bringup import substitutions
 from muon_ad_nodes.bringup.substitutions import Scope
 
@@ -21,7 +22,7 @@ def parameter(text: str, kind: str | None, scope: Scope) -> Value:
         raise ValueError(f"type={kind!r} is not supported; expected 'str' or no type")
     try:
         value = _as_yaml(text)
-    except yaml.YAMLError:
+    except DocumentError:
         value = text
     if not isinstance(value, list):
         return _uniform(_performed(value, scope))
@@ -29,7 +30,7 @@ def parameter(text: str, kind: str | None, scope: Scope) -> Value:
 
 
 def _as_yaml(text: str) -> object:
-    return yaml.safe_load(text) if text else ''
+    return parse_document(text) if text else ''
 
 
 def _performed(value: object, scope: Scope) -> object:
@@ -42,7 +43,7 @@ def _performed(value: object, scope: Scope) -> object:
         return text
     try:
         return _as_yaml(text)
-    except yaml.YAMLError as error:
+    except DocumentError as error:
         raise ValueError(f"{text!r} is not YAML; add type='str' if it is text") from error
 
 
@@ -54,7 +55,7 @@ def _uniform(value: object) -> Value:
         if len(kinds) <= 1 and kinds <= {bool, int, float, str}:
             return value
     raise ValueError(
-        f'{value!r} is neither a boolean, a number or a text nor a list of one of these'
+        f'{quoted(value)} is neither a boolean, a number or a text nor a list of one of these'
     )
 
 

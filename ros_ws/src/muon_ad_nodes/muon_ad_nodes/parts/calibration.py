@@ -1,17 +1,21 @@
 """A camera's calibration, from a file in the format of ROS's camera calibrator."""
 
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 from urllib.parse import urlparse
 
-import yaml
 from ament_index_python.packages import get_package_share_directory
 from ament_index_python.packages import PackageNotFoundError
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
+
+from muon_ad.documents import DocumentError
+from muon_ad.documents import is_file
+from muon_ad.documents import quoted
+from muon_ad.documents import read_document
 
 # Distortion models of sensor_msgs/distortion_models.hpp, with their numbers of coefficients.
 COEFFICIENTS = {'plumb_bob': 5, 'rational_polynomial': 8, 'equidistant': 4}
@@ -98,39 +102,42 @@ def load_calibration(location: str) -> Calibration:
     file cannot be read, an entry is missing or has the wrong size, or a value makes no sense.
     """
     path = _path(location)
-    if not path.is_file():
+    if not is_file(path):
         raise CalibrationError(
             f'{path}: no such calibration file; expected a YAML file from the camera calibrator'
         )
     try:
-        data = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CalibrationError(f'{path}: not readable as YAML: {error}') from error
+        data = read_document(path)
+    except DocumentError as error:
+        raise CalibrationError(f'{path}: {error}') from error
     if not isinstance(data, dict):
         raise CalibrationError(f'{path}: expected a mapping with image_width, camera_matrix, ...')
     return _parse(path, data)
 
 
 def _path(location: str) -> Path:
-    url = urlparse(location)
-    if url.scheme in ('', 'file'):
-        return Path(unquote(url.path) if url.scheme else location).expanduser()
+    try:
+        url = urlparse(location)
+        if url.scheme in ('', 'file'):
+            return Path(unquote(url.path) if url.scheme else location).expanduser()
+    except (ValueError, RuntimeError) as error:  # not a URL; or ~name of nobody
+        raise CalibrationError(f'{location!r} is not understood: {error}') from error
     if url.scheme != 'package':
         raise CalibrationError(
             f'{location!r} is not understood; expected a path, file:///path or package://name/path'
         )
     try:
         return Path(get_package_share_directory(url.netloc)) / unquote(url.path).lstrip('/')
-    except (PackageNotFoundError, ValueError) as error:
+    except (PackageNotFoundError, LookupError, ValueError) as error:
         raise CalibrationError(f'{location!r}: no package of that name is installed') from error
 
 
 def _parse(path: Path, data: dict[str, Any]) -> Calibration:
     size = [_count(path, data, key) for key in ('image_width', 'image_height')]
     model = data.get('distortion_model', 'plumb_bob')
-    if model not in COEFFICIENTS:
+    if not isinstance(model, str) or model not in COEFFICIENTS:
         raise CalibrationError(
-            f'{path}: distortion_model is {model!r}; expected one of {tuple(COEFFICIENTS)}'
+            f'{path}: distortion_model is {quoted(model)}; expected one of {tuple(COEFFICIENTS)}'
         )
     k = _matrix(path, data, 'camera_matrix', 9)
     if k[0] <= 0 or k[4] <= 0 or k[6:] != (0.0, 0.0, 1.0):
@@ -149,8 +156,10 @@ def _parse(path: Path, data: dict[str, Any]) -> Calibration:
 
 def _count(path: Path, data: dict[str, Any], key: str) -> int:
     value = data.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise CalibrationError(f'{path}: {key} is {value!r}; expected a positive whole number')
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 32:
+        raise CalibrationError(
+            f'{path}: {key} is {quoted(value)}; expected a positive whole number'
+        )
     return value
 
 
@@ -161,11 +170,11 @@ def _matrix(path: Path, data: dict[str, Any], key: str, count: int) -> tuple[flo
         isinstance(values, list)
         and len(values) == count
         and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        and all(math.isfinite(v) for v in values)
+        and all(abs(v) <= sys.float_info.max for v in values)   # not nan either
     )
     if not good:
         raise CalibrationError(
-            f'{path}: {key} is {entry!r}; expected a mapping whose data is a list of '
+            f'{path}: {key} is {quoted(entry)}; expected a mapping whose data is a list of '
             f'{count} finite numbers'
         )
     return tuple(float(v) for v in values)

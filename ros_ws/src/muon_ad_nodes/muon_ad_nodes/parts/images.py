@@ -14,13 +14,13 @@ from muon_ad.images import ImageError
 def to_message(pixels: np.ndarray, encoding: str, stamp: Time, frame_id: str) -> Image:
     """Return an Image with a copy of `pixels` ([H, W] or [H, W, C]) in `encoding`.
 
-    Raises ImageError where dtype or channels are not those of the encoding.
+    Raises ImageError where dtype or channels are not those of the encoding, or no pixel is there.
     """
     if encoding not in ENCODINGS:
         raise ImageError(f'encoding is {encoding!r}; expected one of {tuple(ENCODINGS)}')
     dtype, channels = ENCODINGS[encoding]
-    found = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if pixels.ndim not in (2, 3) or pixels.dtype != dtype or found != channels:
+    found = {2: 1, 3: pixels.shape[-1]}.get(pixels.ndim) if pixels.ndim else None
+    if pixels.dtype != dtype or found != channels or not pixels.size:
         raise ImageError(
             f'array is {pixels.dtype} {pixels.shape}; {encoding} takes '
             f'{np.dtype(dtype)} with {channels} channels'

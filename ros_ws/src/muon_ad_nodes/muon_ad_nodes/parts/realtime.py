@@ -11,13 +11,16 @@ import gc
 import os
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from muon_ad.documents import DocumentError
+from muon_ad.documents import is_file
+from muon_ad.documents import parse_document
+from muon_ad.documents import read_document
 from muon_ad_nodes.parts.arguments import full_name
 
 POLICIES = {
@@ -27,6 +30,8 @@ POLICIES = {
     'rr': os.SCHED_RR,
 }
 _POLICY_NAMES = {number: f'SCHED_{name.upper()}' for name, number in POLICIES.items()}
+
+MOST_CPUS = 1024        # of the kernel's cpu_set_t
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MCL_CURRENT_AND_FUTURE = 3
@@ -66,24 +71,26 @@ def settings_from_arguments(arguments: list[str], default_name: str) -> Realtime
             found |= _from_file(Path(value), name)
         elif flag in ('-p', '--param') and value.startswith('realtime.') and ':=' in value:
             key, text = value.split(':=', 1)
-            found[key.removeprefix('realtime.')] = yaml.safe_load(text)
+            with suppress(DocumentError):
+                found[key.removeprefix('realtime.')] = parse_document(text)
     return _settings(found)
 
 
 def _from_file(path: Path, node: str) -> dict[str, Any]:
-    if not path.is_file():
+    if not is_file(path):
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        content = read_document(path)
+    except DocumentError:
         return {}
     found: dict[str, Any] = {}
     for key, section in content.items() if isinstance(content, dict) else ():
         # A name without a slash stands for a node in the root namespace.
         applies = key == '/**' or f'/{str(key).lstrip("/")}' == node
-        if applies and isinstance(section, dict):
-            values = section.get('ros__parameters') or {}
-            found |= values.get('realtime') or {}
+        values = section.get('ros__parameters') if isinstance(section, dict) else None
+        if applies and isinstance(values, dict):
+            nested = values.get('realtime')
+            found |= nested if isinstance(nested, dict) else {}
             found |= {
                 key.removeprefix('realtime.'): value
                 for key, value in values.items()
@@ -97,11 +104,15 @@ def _settings(found: dict[str, Any]) -> RealtimeSettings:
     policy, priority = found.get('policy', ''), found.get('priority', 0)
     cpus = found.get('cpus') or ()
     return RealtimeSettings(
-        policy=policy if policy in POLICIES else '',
+        policy=policy if isinstance(policy, str) and policy in POLICIES else '',
         priority=priority if isinstance(priority, int) and 0 <= priority <= 99 else 0,
-        cpus=tuple(cpu for cpu in cpus if isinstance(cpu, int)) if isinstance(cpus, list) else (),
+        cpus=tuple(filter(_is_cpu, cpus)) if isinstance(cpus, list) else (),
         lock_memory=found.get('lock_memory') is True,
     )
+
+
+def _is_cpu(number: object) -> bool:
+    return isinstance(number, int) and 0 <= number < MOST_CPUS
 
 
 def apply(settings: RealtimeSettings) -> list[str]:
