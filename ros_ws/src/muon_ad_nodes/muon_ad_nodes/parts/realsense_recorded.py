@@ -90,9 +90,10 @@ class RecordedCamera:
         self._delivered = 0
         self._pipeline = rs.pipeline()
         self._pipeline.start(self._config)
-        # Once more from the beginning: frames of the sensor that starts first may have passed
-        # before the next one has. (Pausing meanwhile holds the SDK up for 10 s now and then.)
-        self._player.seek(timedelta())
+        if not self._real_time:
+            # Once more from the beginning: frames of the sensor that starts first may have passed
+            # before the next one has. (Pausing meanwhile holds the SDK up for 10 s at times.)
+            self._player.seek(timedelta())
 
     def _end(self) -> None:
         """Start over, or raise EndOfInput."""
