@@ -231,6 +231,15 @@ class Graph:
         goal = self._other.monitor.frames + images
         self.bench.wait(lambda: self._other.monitor.frames >= goal, 'images of the other camera')
 
+    def close(self) -> None:
+        """End the nodes; once they have stopped, no image may be unaccounted for."""
+        lost = {}
+        for name, stage in self.stages.items():
+            assert stage.node.trigger_deactivate() == OK
+            lost[name] = stage.lost
+        self.bench.close()
+        assert not any(lost.values()), f'images that nobody counted: {lost}'
+
     def _parameters(self, kind: str, bag: Path) -> dict[str, object]:
         profile = '160x120x30'
         return {'faults__enabled': True} | {

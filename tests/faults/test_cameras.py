@@ -165,14 +165,14 @@ def graphs(negative_package, one_box_package, tmp_path_factory):
     def of(failing: str) -> Graph:
         if failing not in running:
             for graph in running.values():
-                graph.bench.close()
+                graph.close()
             running.clear()
             running[failing] = Graph(failing, negative_package, one_box_package, bag)
         return running[failing]
 
     yield of
     for graph in running.values():
-        graph.bench.close()
+        graph.close()
 
 
 def good(name: str, result: object, failing: str) -> bool:

@@ -39,9 +39,16 @@ def test_close_ends_a_waiting_take_and_refuses_items():
     mailbox, results = Mailbox(), []
     waiting = threading.Thread(target=lambda: results.append(mailbox.take()))
     waiting.start()
-    mailbox.close()
+    assert mailbox.close() is False
     waiting.join(10)
     assert results == [None]
-    assert mailbox.put('x') is False
+    assert mailbox.put('x') is True
     assert mailbox.take() is None
     assert mailbox.closed
+
+
+def test_close_tells_of_an_item_that_nobody_took():
+    mailbox = Mailbox()
+    mailbox.put('left')
+    assert mailbox.close() is True
+    assert mailbox.take() is None

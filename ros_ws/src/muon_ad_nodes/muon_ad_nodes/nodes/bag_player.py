@@ -263,15 +263,16 @@ class BagPlayer(SuiteNode):
         """Play once, or until it is stopped; return whether there was anything to play."""
         played = False
         for message in self._messages():
-            self.monitor.received()
             try:
                 ready = self._sender.prepare(message)
             except BadMessage as error:
+                self.monitor.received()
                 self.drop_invalid(str(error))
                 continue
             self._leap(message.time_ns)
             if not self._timeline.wait(message.time_ns):
                 break
+            self.monitor.received()
             with self.monitor.working():
                 self._publish(message, ready)
             played = True

@@ -54,7 +54,8 @@ class FrameTask:
         """Cease, after the frame in work; frames that come in are ignored from now on."""
         if self._mailbox is None:
             return
-        self._mailbox.close()
+        if self._mailbox.close():
+            self._node.monitor.dropped_newer()      # none newer came, but it is not worked on
         self._mailbox = None
         if self._thread is not threading.current_thread():
             self._thread.join()

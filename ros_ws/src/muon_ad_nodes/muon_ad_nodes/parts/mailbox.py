@@ -11,7 +11,7 @@ class Mailbox(Generic[T]):
     """Hands the newest item from one thread to another.
 
     A consumer that is slower than its producer works on fresh items only: its lag never grows
-    beyond one item. Nothing is lost unseen, `put` says when it replaced an item.
+    beyond one item. Nothing is lost unseen: `put` and `close` say so.
     """
 
     def __init__(self) -> None:
@@ -20,10 +20,11 @@ class Mailbox(Generic[T]):
         self._closed = False
 
     def put(self, item: T) -> bool:
-        """Store `item`; return whether an item that nobody had taken was replaced."""
+        """Store `item`; return whether one is lost: that which it replaced, or itself once closed.
+        """
         with self._condition:
             if self._closed:
-                return False
+                return True
             replaced = self._item is not None
             self._item = item
             self._condition.notify()
@@ -44,9 +45,11 @@ class Mailbox(Generic[T]):
         with self._condition:
             return self._closed
 
-    def close(self) -> None:
-        """End every `take`, present and future, with None."""
+    def close(self) -> bool:
+        """End every `take`, present and future, with None; return whether an item was left."""
         with self._condition:
+            left = self._item is not None
             self._closed = True
             self._item = None
             self._condition.notify_all()
+            return left
