@@ -226,7 +226,7 @@ def test_input_is_ignored_while_inactive(bench, made):
         gc.unfreeze()
         gc.collect()
         return [held for held in gc.get_objects()
-                if isinstance(held, Image | CameraInfo) and held.header.frame_id == 'fed']
+                if type(held) in (Image, CameraInfo) and held.header.frame_id == 'fed']
 
     bench.wait(lambda: not kept(), 'the node to let go of what it was given')
     do(node, 'activate')
