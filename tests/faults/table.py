@@ -72,7 +72,7 @@ LEGEND = """
 are counted as `dropped_invalid`, and the log says why, once. *back after*: from the end of the
 fault to the next result of the slowest of the stages, for a process from the blow to its next
 result; a dash where nothing paused. A camera that is gone for longer is looked for at least every
-10 s, a connected RealSense four times a second. Here `stall_s` is 1 s.
+10 s, a connected RealSense four times a second. Here `stall_s` is 1 s, `hang_s` 3 s.
 
 Nothing crashed in any line, and nothing was lost that was not counted: what a node received is
 what it published, what newer images replaced, and what it refused. Noise in pixels and depth that
@@ -80,9 +80,12 @@ lies beside its object cannot be told from good ones: the results are as good as
 of a bag are those of whoever recorded it, and not put right: frame_sync says that nothing matches.
 """
 
-REPLAY = """
-A bag of 30 images in three seconds; the fault lasts for the second one, and so hits ten images.
-"""
+NOTES = {
+    'muon-ad replay': (
+        'A bag of 30 images in three seconds; each fault lasts for the second one, and hits ten.',
+        '',
+    ),
+}
 
 # Sections in their order, with the columns between the first and the last one.
 SECTIONS = {
@@ -90,7 +93,7 @@ SECTIONS = {
     'csi_camera': ('camera', 'style_transfer', 'object_detector', 'frame_sync'),
     'bag_player': ('player', 'style_transfer', 'object_detector', 'frame_sync'),
     'muon-ad replay': ('stylised', 'detections', 'with position', 'what is told'),
-    'Processes under the supervisor': ('node', 'what /diagnostics says'),
+    'Processes under the supervisor': ('what /diagnostics says',),
 }
 
 
@@ -101,7 +104,6 @@ def document(rows: list[Row]) -> str:
         found = [row for row in rows if row.section == section]
         if found:
             parts.append(section_table(section, columns, found))
-            parts += [REPLAY] if section == 'muon-ad replay' else []
     return '\n'.join(parts)
 
 
@@ -117,7 +119,7 @@ def kinds_table() -> str:
 def section_table(section: str, columns: tuple[str, ...], rows: list[Row]) -> str:
     """Return one section."""
     title = section if section[0].isupper() else f'`{section}`'
-    lines = [f'## {title}', '', _line('injected', *columns, 'back after')]
+    lines = [f'## {title}', '', *NOTES.get(section, ()), _line('injected', *columns, 'back after')]
     lines.append('|' + '---|' * (len(columns) + 2))
     lines += [_line(row.injected, *row.cells, back(row.back_s)) for row in rows]
     return '\n'.join(lines) + '\n'

@@ -41,6 +41,42 @@ def test_recipe_starts_the_same_again(sleeper, tmp_path):
     assert again.returncode == -signal.SIGINT
 
 
+def test_what_is_started_again_ends_when_nobody_is_left_to_look_after_it(tmp_path):
+    """It outlives who started it, and ends with what started that in turn."""
+    script = tmp_path / 'kept.py'
+    script.write_text(
+        'import sys\n'
+        'from muon_ad_nodes.parts import processes\n'
+        'processes.KEEPER_PERIOD_S = 0.05\n'
+        'if processes.KEEPERS in processes.os.environ:\n'
+        '    processes.wait_until_forsaken()\n'
+        'else:\n'
+        '    again = processes.Recipe.of(processes.os.getpid()).start()\n'
+        '    print(again.pid, flush=True)\n'
+        '    sys.stdin.readline()\n'
+        '    processes.os._exit(0)\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    shell = subprocess.Popen(
+        ['sh', '-c', '"$0" "$1"; exec sleep 600', sys.executable, script], env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )
+    kept = Recipe.of(int(shell.stdout.readline()))
+    starter = processes._parent(kept.pid)
+    shell.stdin.write(b'\n')
+    shell.stdin.flush()
+    wait_until(lambda: processes._parent(kept.pid) != starter, 10, 'the starter to end')
+    # Its keeper is looked for some times meanwhile.
+    with pytest.raises(subprocess.TimeoutExpired):
+        shell.wait(0.3)
+    assert kept.alive()
+    shell.kill()
+    shell.wait()
+    wait_until(lambda: not kept.alive(), 10, 'the end of what nobody keeps')
+    for stream in (shell.stdin, shell.stdout):
+        stream.close()
+
+
 def test_alive_until_it_ends(sleeper):
     recipe = Recipe.of(sleeper.pid)
     assert recipe.alive()

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -284,7 +285,8 @@ class Supervisor(SuiteNode):
             return
         self._children[name] = child
         charge.restarted(now)
-        self._knows_process(name, child.pid)
+        with suppress(ProcessLookupError):      # its death will be seen
+            self._recipes[name] = recipe.successor(child.pid)
 
     def _request(self, charge: Charge, action: Action) -> None:
         client = self._changers[charge.name]

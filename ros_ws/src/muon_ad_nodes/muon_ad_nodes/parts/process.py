@@ -13,6 +13,7 @@ from rclpy.task import Future
 from muon_ad_nodes.parts.executor import make_executor
 from muon_ad_nodes.parts.executor import spin_until
 from muon_ad_nodes.parts.lifecycle import SuiteNode
+from muon_ad_nodes.parts.processes import wait_until_forsaken
 from muon_ad_nodes.parts.transport import complaints
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -20,6 +21,8 @@ ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def run(make: Callable[[], SuiteNode]) -> int:
     """Run the node that `make` returns until SIGINT or SIGTERM; return the exit status.
+
+    One that a supervisor has started again also ends when nobody is left to look after it.
 
     The caller has blocked those signals (see main.py). A thread waits for them, so that they
     never interrupt a publish or a driver call, and the node is closed in order: a process that
@@ -33,7 +36,10 @@ def run(make: Callable[[], SuiteNode]) -> int:
     node.publish_status()
     executor.add_node(node)
     ended = Future(executor=executor)
-    for name, wait in (('signals', _wait_for_signal), ('failure', node.failed.wait)):
+    endings = {
+        'signals': _wait_for_signal, 'failure': node.failed.wait, 'keepers': wait_until_forsaken,
+    }
+    for name, wait in endings.items():
         threading.Thread(target=_end_after, args=(wait, ended), name=name, daemon=True).start()
     try:
         spin_until(executor, ended)

@@ -4,14 +4,21 @@ import ctypes
 import os
 import signal
 import subprocess
+import time
 from collections import defaultdict
 from collections.abc import Collection
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from muon_ad_nodes.parts.arguments import full_name
 
+# In the environment of a node that was started again: the supervisor and what started that, as
+# "number:start time". It outlives one of them, so that tasks go on while launch starts a killed
+# supervisor again, but not both.
+KEEPERS = 'MUON_AD_KEEPERS'
+KEEPER_PERIOD_S = 1.0
 _PR_SET_PDEATHSIG = 1
 # Loaded here: between fork and exec nothing should be.
 _libc = ctypes.CDLL(None)
@@ -78,16 +85,28 @@ class Recipe:
             os.close(descriptor)
 
     def start(self) -> subprocess.Popen:
-        """Start the same command again, as a child that does not outlive this process.
+        """Start the same command again, as a child, with this process and its parent as KEEPERS.
 
+        In a session of its own: launch ends what is left in that of a supervisor that died.
         Raises OSError where the executable or the folder is gone.
         """
+        keepers = ' '.join(filter(None, map(_identity, (os.getpid(), os.getppid()))))
         return subprocess.Popen(
             self.command,
-            env=self.environment,
+            env={**self.environment, KEEPERS: keepers},
             cwd=self.folder,
-            preexec_fn=lambda: signal_when_parent_dies(signal.SIGTERM),
+            start_new_session=True,
         )
+
+    def successor(self, pid: int) -> 'Recipe':
+        """Return the recipe of what `start` started, which /proc does not show at once in full.
+
+        Raises ProcessLookupError where it has ended already.
+        """
+        try:
+            return replace(self, pid=pid, started=_start_time(pid))
+        except FileNotFoundError as error:
+            raise ProcessLookupError(f'process {pid} is gone') from error
 
 
 def find_nodes(names: Collection[str]) -> dict[str, Recipe]:
@@ -142,6 +161,22 @@ def _stat(pid: int) -> list[str]:
     """Return what /proc/<pid>/stat holds behind the name, from the state on."""
     # The name in parentheses may hold spaces; what follows it is separated by single ones.
     return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+
+
+def wait_until_forsaken() -> None:
+    """Return when all KEEPERS of this process are gone; never where it has none."""
+    keepers = os.environ.get(KEEPERS, '').split()
+    numbers = [int(keeper.partition(':')[0]) for keeper in keepers]
+    while not keepers or set(keepers) & set(map(_identity, numbers)):
+        time.sleep(KEEPER_PERIOD_S)
+
+
+def _identity(pid: int) -> str:
+    """Return a process as "number:start time"; '' where it is gone or of another container."""
+    try:
+        return f'{pid}:{_start_time(pid)}'
+    except (FileNotFoundError, ProcessLookupError):
+        return ''
 
 
 def signal_when_parent_dies(number: signal.Signals) -> None:
