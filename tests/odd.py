@@ -6,7 +6,7 @@ import math
 from hypothesis import strategies as st
 
 ODD_TEXTS = st.text(max_size=8) | st.sampled_from([
-    '', '/', '..', '~', '~nobody/x', 'a' * 5000, '\0', '\ud800', 'nan', '1e999', '0x10',
+    '', '/', '..', '~', '~nobody/x', '~\0', 'a' * 5000, '\0', '\ud800', 'nan', '1e999', '0x10',
     '$(var a)', '// [', 'file://[', 'file:///~nobody', 'package://', 'package://muon_ad_nodes/../..',
 ])  # fmt: skip
 

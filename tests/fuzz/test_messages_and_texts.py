@@ -18,8 +18,10 @@ from muon_ad.images import ENCODINGS
 from muon_ad.images import ImageError
 from muon_ad.images import to_array
 from muon_ad.images import to_rgb
+from muon_ad.runtime.package import load_package
 from muon_ad.runtime.style import read_style
 from muon_ad.runtime.style import StyleError
+from muon_ad.runtime.style import StyleModel
 from muon_ad_nodes.document import NODES
 from muon_ad_nodes.parts.images import to_message
 from muon_ad_nodes.parts.parameters import Parameter
@@ -143,6 +145,16 @@ def test_pictures_of_styles(tmp_path, pictures, which, changes, end):
     path.write_bytes(data[:end])
     with contextlib.suppress(StyleError):
         assert read_style(path).shape == (256, 256, 3)
+
+
+@given(data=st.data())
+def test_names_of_styles(negative_package, data):
+    """Anyone can send them to the node's service."""
+    model = StyleModel(load_package(negative_package))
+    name = data.draw(ODD_TEXTS | st.sampled_from(['light', '~\0', str(negative_package)]))
+    with contextlib.suppress(StyleError):
+        model.set_style(name)
+        assert model.style == name == 'light'
 
 
 @given(ODD_TEXTS)

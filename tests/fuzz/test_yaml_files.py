@@ -15,6 +15,7 @@ from odd import YAML_TEXTS
 from muon_ad.documents import DocumentError
 from muon_ad.documents import parse_document
 from muon_ad.documents import quoted
+from muon_ad.runtime.installed import find_package
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
 from muon_ad.runtime.package import PackageError
@@ -99,6 +100,8 @@ def _check_package(package: ModelPackage) -> None:
 def test_folder_of_a_model_package(name):
     with pytest.raises(PackageError):
         load_package(name)
+    with contextlib.suppress(PackageError):
+        assert find_package(name).is_dir()
 
 
 @given(document=spoilt(CALIBRATION) | YAML_TEXTS)

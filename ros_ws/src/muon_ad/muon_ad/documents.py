@@ -43,11 +43,3 @@ def read_document(path: Path) -> object:
 def quoted(value: object) -> str:
     """Return the value as an error message may quote it: like repr, but never long."""
     return _QUOTE.repr(value)
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file; a name that no file can have is none, and no OSError."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

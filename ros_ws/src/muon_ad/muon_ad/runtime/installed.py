@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from muon_ad.paths import expanded
+from muon_ad.paths import is_folder
 from muon_ad.runtime.package import PackageError
 
 _SHARE = Path('share', 'muon_ad_nodes', 'models')
@@ -27,11 +29,11 @@ def find_package(name: str, folder: Path | None = None) -> Path:
     `folder` is that of the shipped packages where it is None. Raises PackageError where there is
     neither.
     """
-    path = Path(name).expanduser()
-    if name and path.is_dir():
+    path = expanded(name)
+    if name and is_folder(path):
         return path
     folder = models_folder() if folder is None else folder
-    if name and folder is not None and (folder / name).is_dir():
+    if name and folder is not None and is_folder(folder / name):
         return folder / name
     known = sorted(file.parent.name for file in folder.glob('*/model.yaml')) if folder else []
     raise PackageError(

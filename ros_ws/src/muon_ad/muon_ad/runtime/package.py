@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from muon_ad.documents import DocumentError
-from muon_ad.documents import is_file
 from muon_ad.documents import quoted
 from muon_ad.documents import read_document
+from muon_ad.paths import expanded
+from muon_ad.paths import is_file
 
 TASKS = ('style', 'detection')
 
@@ -112,10 +113,7 @@ def load_package(folder: str | Path) -> ModelPackage:
     Raises PackageError where the folder, `model.yaml` or a file is missing, a hash does not match,
     or a field is absent or has a value that is not among those accepted.
     """
-    try:
-        folder = Path(folder).expanduser().absolute()
-    except RuntimeError as error:  # ~name of nobody
-        raise PackageError(f'{folder}: {error}; expected the folder of a package') from error
+    folder = expanded(folder).absolute()
     path = folder / 'model.yaml'
     if not is_file(path):
         raise PackageError(f'{path}: no such file; expected the folder of a model package')

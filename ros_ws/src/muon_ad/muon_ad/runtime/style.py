@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from muon_ad.paths import expanded
+from muon_ad.paths import is_folder
 from muon_ad.runtime.engine import Engine
 from muon_ad.runtime.engine import EngineOptions
 from muon_ad.runtime.package import ModelPackage
@@ -66,7 +68,7 @@ class StyleModel:
         if vector is None:
             if not name.strip():
                 raise StyleError(f'no style given; expected one of {self.styles} or an image path')
-            vector = self._encode([read_style(Path(name).expanduser(), self.styles)])[0]
+            vector = self._encode([read_style(expanded(name), self.styles)])[0]
         self._current = (name, vector)
 
     def stylise(self, rgb: np.ndarray) -> np.ndarray:
@@ -125,11 +127,11 @@ def read_style(path: Path, names: tuple[str, ...] = ()) -> np.ndarray:
     path and the problem; `names` are the built-in styles to suggest.
     """
     hint = f'; the built-in styles are {names}' if names else ''
-    if path.is_dir():
+    if is_folder(path):
         raise StyleError(f'{path}: is a folder; expected an image file')
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         reason = 'no such file' if isinstance(error, FileNotFoundError) else str(error)
         raise StyleError(f'{path}: {reason}; expected a style image{hint}') from error
     if not data:

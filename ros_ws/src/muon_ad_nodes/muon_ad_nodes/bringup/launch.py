@@ -17,7 +17,7 @@ from ament_index_python.packages import get_package_prefix
 from ament_index_python.packages import get_package_share_directory
 from ament_index_python.packages import PackageNotFoundError
 
-from muon_ad.documents import is_file
+from muon_ad.paths import is_file
 from muon_ad_nodes.bringup import substitutions
 from muon_ad_nodes.bringup import values
 from muon_ad_nodes.bringup.parse import Element

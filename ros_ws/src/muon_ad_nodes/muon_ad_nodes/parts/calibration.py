@@ -13,9 +13,10 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 
 from muon_ad.documents import DocumentError
-from muon_ad.documents import is_file
 from muon_ad.documents import quoted
 from muon_ad.documents import read_document
+from muon_ad.paths import expanded
+from muon_ad.paths import is_file
 
 # Distortion models of sensor_msgs/distortion_models.hpp, with their numbers of coefficients.
 COEFFICIENTS = {'plumb_bob': 5, 'rational_polynomial': 8, 'equidistant': 4}
@@ -119,8 +120,8 @@ def _path(location: str) -> Path:
     try:
         url = urlparse(location)
         if url.scheme in ('', 'file'):
-            return Path(unquote(url.path) if url.scheme else location).expanduser()
-    except (ValueError, RuntimeError) as error:  # not a URL; or ~name of nobody
+            return expanded(unquote(url.path) if url.scheme else location)
+    except ValueError as error:
         raise CalibrationError(f'{location!r} is not understood: {error}') from error
     if url.scheme != 'package':
         raise CalibrationError(

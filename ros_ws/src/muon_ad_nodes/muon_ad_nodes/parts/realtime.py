@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from muon_ad.documents import DocumentError
-from muon_ad.documents import is_file
 from muon_ad.documents import parse_document
 from muon_ad.documents import read_document
+from muon_ad.paths import is_file
 from muon_ad_nodes.parts.arguments import full_name
 
 POLICIES = {
