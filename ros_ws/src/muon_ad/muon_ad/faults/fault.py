@@ -181,4 +181,4 @@ def _value(text: str, name: str, value: str, amount: Amount) -> float | str:
 
 
 def _text(value: float | str) -> str:
-    return value if isinstance(value, str) else repr(value).removesuffix('.0')
+    return value if isinstance(value, str) else f'{value:.3f}'.rstrip('0').rstrip('.')
