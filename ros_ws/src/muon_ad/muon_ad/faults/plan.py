@@ -25,9 +25,10 @@ class _Entry:
 class FaultPlan:
     """Faults on a time line of seconds that the caller chooses: steady time, or a bag's.
 
-    Times are given with each call and never go back, but with `restart`. `announce` gets a line when a fault begins
-    and ends. `counts` has, by kind, the frames or messages that were touched, and under 'cut off'
-    those that a fault held back until it was too late. Safe to use from several threads.
+    Times are given with each call and go back only with `restart`. `announce` gets a line when a
+    fault begins and ends. `counts` has, by kind, the frames or messages that were touched, and
+    under 'cut off' those that a fault held back until it was too late. Safe to use from several
+    threads.
     """
 
     def __init__(
