@@ -120,7 +120,7 @@ class Reconnecting:
             self.stalls += 1
             self._lose(f'no frame from the camera for {silence_s:.1f} s')
         elif silence_s > SILENCE_S and not self._attempt:
-            self.trouble = f'no frame from the camera for {silence_s:.0f} s'
+            self.trouble = f'no frame from the camera for more than {SILENCE_S:g} s'
 
     def _lose(self, why: str) -> None:
         self.close()
