@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from hypothesis import HealthCheck
+from hypothesis import settings
 from onnx import helper
 from onnx import TensorProto
 from support import file_entry
@@ -23,6 +25,16 @@ for package in ('muon_ad', 'muon_ad_nodes'):
 
 # Set before rclpy is imported: test runs on one machine must not hear each other.
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(100, 220))
+
+# HYPOTHESIS_PROFILE=long takes minutes a test, for a search by hand (tests/fuzz). A slow machine is
+# no error, and a folder of the test's own may serve all its examples.
+LENIENT = {
+    'deadline': None,
+    'suppress_health_check': [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+settings.register_profile('short', max_examples=100, **LENIENT)
+settings.register_profile('long', max_examples=20_000, **LENIENT)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'short'))
 
 
 @pytest.fixture(scope='session')

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bench import Bench
+from muon_ad_nodes.bench import Bench
 from rclpy.client import Client
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node

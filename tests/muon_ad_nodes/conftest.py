@@ -1,7 +1,7 @@
 """The bench for nodes in this process."""
 
 import pytest
-from bench import Bench
+from muon_ad_nodes.bench import Bench
 
 
 @pytest.fixture
