@@ -26,8 +26,8 @@ for package in ('muon_ad', 'muon_ad_nodes'):
 # Set before rclpy is imported: test runs on one machine must not hear each other.
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(100, 220))
 
-# HYPOTHESIS_PROFILE=long takes minutes a test, for a search by hand (tests/fuzz). A slow machine is
-# no error, and a folder of the test's own may serve all its examples.
+# HYPOTHESIS_PROFILE=long takes minutes a test, for a search by hand (tests/fuzz). A slow machine
+# is no error, and a folder of the test's own may serve all its examples.
 LENIENT = {
     'deadline': None,
     'suppress_health_check': [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

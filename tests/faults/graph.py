@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from muon_ad_nodes.bench import Bench
 from rclpy.client import Client
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
@@ -16,6 +15,7 @@ from sensor_msgs.msg import Image
 from muon_ad_msgs.msg import DetectionArray
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_msgs.srv import InjectFault
+from muon_ad_nodes.bench import Bench
 from muon_ad_nodes.nodes import bag_player
 from muon_ad_nodes.nodes import csi_camera
 from muon_ad_nodes.nodes import frame_sync

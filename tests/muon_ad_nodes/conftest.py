@@ -1,6 +1,7 @@
 """The bench for nodes in this process."""
 
 import pytest
+
 from muon_ad_nodes.bench import Bench
 
 
