@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from muon_ad_nodes.parts.source import Frame
 from muon_ad_nodes.parts.source import SourceError
 
 SUFFIXES = ('.bag', '.db3')
+REMEMBERED = 32     # more framesets than pass before the SDK obeys a seek
 
 
 class RecordedCamera:
@@ -39,6 +41,7 @@ class RecordedCamera:
         self._loop = loop
         self._pipeline: rs.pipeline | None = None
         self._delivered = 0
+        self._recent: deque[tuple[int, int | None]] = deque(maxlen=REMEMBERED)
         self._open()
 
     def read(self, _stopping: threading.Event, timeout_s: float) -> Frame | None:
@@ -47,8 +50,7 @@ class RecordedCamera:
             self._start()
         arrived, frames = self._pipeline.try_wait_for_frames(round(timeout_s * 1e3))
         if arrived:
-            self._delivered += 1
-            return self._framer.frame(frames, self._now_ns())
+            return self._new(self._framer.frame(frames, self._now_ns()))
         if self._player.current_status() == rs.playback_status.stopped:
             self._end()
         return None
@@ -87,6 +89,7 @@ class RecordedCamera:
 
     def _start(self) -> None:
         self._framer.forget()
+        self._recent.clear()
         self._delivered = 0
         self._pipeline = rs.pipeline()
         self._pipeline.start(self._config)
@@ -94,6 +97,14 @@ class RecordedCamera:
             # Once more from the beginning: frames of the sensor that starts first may have passed
             # before the next one has. (Pausing meanwhile holds the SDK up for 10 s at times.)
             self._player.seek(timedelta())
+
+    def _new(self, frame: Frame | None) -> Frame | None:
+        """Count a frame; None for one that came already, before the SDK went back to the start."""
+        if frame is None or (mark := (frame.number, frame.device_ns)) in self._recent:
+            return None
+        self._recent.append(mark)
+        self._delivered += 1
+        return frame
 
     def _end(self) -> None:
         """Start over, or raise EndOfInput."""
