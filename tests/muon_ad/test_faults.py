@@ -329,3 +329,22 @@ def test_random_faults_follow_from_the_seed_and_leave_time_to_recover():
     assert [parse(str(fault)) for fault in faults] == faults
     assert {fault.kind for fault in random_faults(1, 5, kinds=('stall', 'slow'))} == {
         'stall', 'slow'}
+
+
+def test_what_is_never_touched_is_told():
+    plan = FaultPlan(['stall at=1 for=0.5', 'stall at=9', 'no_info at=1 for=0.5 stream=color'])
+    messages = FaultyMessages(plan, lambda: 1.2)
+    messages.apply('color', image())
+    messages.apply('aligned', image())
+    assert messages.lost == {'color': 1, 'aligned': 1}
+    assert plan.idle(end_s=2.0) == [
+        "fault 'stall at=9 for=1' touched nothing: it begins after the end, at 2.000 s",
+        "fault 'no_info at=1 for=0.5 stream=color' touched nothing",
+    ]
+
+
+def test_streams_that_are_not_there():
+    plan = FaultPlan(['stall', 'stall stream=col*'])
+    plan.expect_streams(['color', 'color_info'])
+    with pytest.raises(FaultError, match=r"'col\*'; the streams here are aligned, depth"):
+        plan.expect_streams(['depth', 'aligned'])

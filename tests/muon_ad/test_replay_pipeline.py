@@ -6,6 +6,7 @@ import pytest
 from muon_ad.bags import BagWriter
 from muon_ad.bags import open_bag
 from muon_ad.bags.pictures import IMAGE
+from muon_ad.faults import FaultError
 from muon_ad.faults import FaultPlan
 from muon_ad.replay import messages
 from muon_ad.replay.error import ReplayError
@@ -112,11 +113,37 @@ def test_faults_lose_nothing_uncounted(tmp_path, networks):
     plan = FaultPlan(['stall at=0.45 for=0.5', 'short at=1.15 for=0.3 stream=color'])
     frames, _ = replay(path, networks, faults=plan)
     assert plan.counts == {'stall': 5, 'short': 3}
-    assert len(frames) == 20 - 5
-    assert sum(bool(frame.dropped) for frame in frames) == 3
+    assert [frame.number for frame in frames] == list(range(20))
+    reasons = [frame.dropped for frame in frames if frame.dropped]
+    assert [reason.partition(' has')[0] for reason in reasons] == ['lost by a fault'] * 5 + [
+        'data'] * 3
     held = FaultPlan(['slow at=1.75 for=9 ms=5000'])
     frames, _ = replay(path, networks, faults=held)
     assert len(frames) == 20, 'what is held back at the end is worked on'
+    frames, _ = replay(path, networks, faults=FaultPlan(['duplicate at=0.45 for=0.5 every=1']))
+    assert [frame.number for frame in frames if frame.again] == [5, 6, 7, 8, 9]
+    assert len({frame.number for frame in frames}) == 20
+
+
+def test_faults_that_do_nothing_are_told(tmp_path, networks):
+    path = write_bag(tmp_path / 'b.mcap', shades(3))
+    _, run = replay(path, networks, faults=FaultPlan(['stall at=5']))
+    note, = run.notes
+    assert note.endswith('touched nothing: it begins after the end, at 0.200 s')
+    with pytest.raises(FaultError, match="stream is 'aligned'; the streams here are color$"):
+        replay(path, networks, faults=FaultPlan(['no_depth stream=aligned']))
+
+
+@pytest.mark.parametrize(
+    'part, said',
+    [
+        ({'start_s': 9.0}, r'start is 9 s, after the end; \S+ is 0.2 s long'),
+        ({'start_s': -1.0}, 'start is -1 s'), ({'duration_s': 0.0}, 'duration is 0 s'),
+    ],
+)
+def test_part_that_is_not_there(tmp_path, networks, part, said):
+    with pytest.raises(ReplayError, match=said):
+        replay(write_bag(tmp_path / 'b.mcap', shades(3)), networks, **part)
 
 
 def test_one_task_alone_and_none(tmp_path, one_box_package):

@@ -58,10 +58,10 @@ def test_topics_by_option(tmp_path):
         )]
         for options, said in (
             ((['/csi/image_raw', '/csi/image_raw/compressed'],), 'choose one of each'),
-            ((['/nowhere'],), r'--image /nowhere: is not in the bag.*/csi/image_raw \(1 Image\)'),
+            ((['/nowhere'],), r'image /nowhere: is not in the bag.*/csi/image_raw \(1 Image\)'),
             ((['/camera/color/camera_info'],), 'is sensor_msgs/msg/CameraInfo; expected'),
-            (([], '/camera/depth/image_rect_raw'), 'choose it with --image'),
-            ((['/csi/image_raw'], '', '/csi/image_raw'), '--camera-info /csi/image_raw: is'),
+            (([], '/camera/depth/image_rect_raw'), 'choose its image, one of'),
+            ((['/csi/image_raw'], '', '/csi/image_raw'), 'camera_info /csi/image_raw: is'),
         ):
             with pytest.raises(ReplayError, match=said):
                 choose(bag, *options)

@@ -10,12 +10,13 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_detections(
-    picture: np.ndarray, detections: object, colour: tuple[int, int, int] = BOX, zoom: int = 1
+    picture: np.ndarray, detections: object, colour: tuple[int, int, int] = BOX, zoom: int = 1,
+    labels: bool = True,
 ) -> np.ndarray:
     """Return a copy of `picture` (uint8 RGB [H, W, 3]) with boxes, labels, scores and distances.
 
     `detections` is a muon_ad_msgs/DetectionArray, of rclpy or from a bag. `zoom` enlarges a small
-    picture first, so that the labels can be read.
+    picture first, so that the labels can be read; without `labels` there are boxes alone.
     """
     picture = picture.repeat(zoom, 0).repeat(zoom, 1)
     scale = picture.shape[1] / 640
@@ -23,6 +24,8 @@ def draw_detections(
         corner = (round(float(found.x_min * zoom)), round(float(found.y_min * zoom)))
         opposite = (round(float(found.x_max * zoom)), round(float(found.y_max * zoom)))
         cv2.rectangle(picture, corner, opposite, colour, max(1, round(3 * scale)), cv2.LINE_AA)
+        if not labels:
+            continue
         text = f'{found.label} {found.score:.2f}'
         if found.position_valid:
             text += f' {found.position.z:.1f} m'

@@ -7,6 +7,7 @@ alike: an image has an encoding and data (a compressed one a format), a camera_i
 
 import array
 import copy
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,8 @@ class FaultyMessages:
     """Passes messages on, as the faults of a plan leave them.
 
     `clock` gives the plan's time. `beside_source`: the messages are of a camera, whose own faults
-    are done to its frames already (`Fault.of_source`).
+    are done to its frames already (`Fault.of_source`). `lost` counts, by stream, the messages that
+    a fault took away.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class FaultyMessages:
         self._beside_source = beside_source
         self._chance = np.random.default_rng(plan.seed)
         self._lines: dict[str, Line[Any]] = {}
+        self.lost: Counter[str] = Counter()
 
     def apply(self, stream: str, message: Any) -> list[Any]:
         """Return the messages of `stream` to send now, in order: none, one or several.
@@ -54,6 +57,7 @@ class FaultyMessages:
         lost = [fault for fault in faults if _loses(fault, message)]
         if lost:
             self._plan.count(lost[0])
+            self.lost[stream] += 1
         else:
             changed = self._shifted(stream, self._changed(message, faults), faults, now_s)
             held = [fault for fault in faults if _queues(fault, message)]

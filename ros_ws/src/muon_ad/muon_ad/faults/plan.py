@@ -45,7 +45,29 @@ class FaultPlan:
         self._schedule = [
             parse(entry) if isinstance(entry, str) else entry for entry in schedule
         ]
+        self._touching: set[int] = set()        # of faults, by identity
         self.restart()
+
+    def expect_streams(self, streams: Iterable[str]) -> None:
+        """Raise FaultError for a scheduled fault whose stream is none of `streams`."""
+        known = sorted(streams)
+        for fault in self._schedule:
+            if not any(fault.concerns(stream) for stream in known):
+                raise FaultError(
+                    f'fault {str(fault)!r}: stream is {fault.stream!r}; the streams here are '
+                    f'{", ".join(known) or "none"}'
+                )
+
+    def idle(self, end_s: float) -> list[str]:
+        """Say which scheduled faults have touched nothing by `end_s`, the end of the input."""
+        with self._lock:
+            left = [fault for fault in self._schedule if id(fault) not in self._touching]
+        return [
+            f'fault {str(fault)!r} touched nothing' + (
+                f': it begins after the end, at {end_s:.3f} s' if fault.at_s > end_s else ''
+            )
+            for fault in left
+        ]
 
     def restart(self) -> None:
         """Begin the schedule anew at time 0, without what was injected; counts go on."""
@@ -106,6 +128,7 @@ class FaultPlan:
         """Count frames or messages that `fault` touched."""
         with self._lock:
             self.counts[fault.kind] += touched
+            self._touching.add(id(fault))
             for entry in self._entries:
                 if entry.fault is fault:
                     entry.touched += touched

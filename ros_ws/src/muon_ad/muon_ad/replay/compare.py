@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from muon_ad.replay import messages
+from muon_ad.replay.error import ReplayError
+from muon_ad.replay.fields import compare_fields
 from muon_ad.replay.record import Recorded
 from muon_ad.replay.record import Recording
 from muon_ad.runtime.boxes import iou
@@ -26,7 +27,10 @@ class Tolerances:
     mean_abs    largest mean absolute difference of a picture, in grey levels of 255; of depth: mm
     ssim        least structural similarity of a picture, 1 for the same
     stamp_ms    largest difference of stamps
+    value       largest difference of a number in messages of other types
     count       how many results of a topic may be missing or too many
+
+    Raises ReplayError for a value that is no tolerance.
     """
 
     iou: float = 0.9
@@ -35,7 +39,15 @@ class Tolerances:
     mean_abs: float = 2.0
     ssim: float = 0.98
     stamp_ms: float = 0.0
+    value: float = 1e-6
     count: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            most = 1.0 if name in ('iou', 'ssim') else np.inf
+            if not 0 <= value <= most:
+                expected = '0 to 1' if most == 1 else '0 or more'
+                raise ReplayError(f'tolerance {name} is {value:g}; expected {expected}')
 
 
 @dataclass(frozen=True)
@@ -139,7 +151,9 @@ class Comparer:
     def add(
         self, topic: str, number: int, stamp_ns: int, value: Any, source: np.ndarray | None = None
     ) -> None:
-        """Take a DetectionArray, or a picture (uint8 RGB [H, W, 3]); `source`: the image it is of.
+        """Take a DetectionArray, a picture (uint8 RGB [H, W, 3]), or another message of a bag.
+
+        `source` is the image it is of.
 
         Raises ImageError where the stored picture cannot be decoded.
         """
@@ -188,17 +202,19 @@ class Comparer:
         limit = self._tolerances.stamp_ms
         apart_ms = abs(stored.stamp_ns - stamp_ns) * 1e-6
         measures = [_at_most('stamp ms', apart_ms, limit)]
-        if (stored.type == messages.DETECTIONS) != hasattr(value, 'detections'):
-            problems = [f'is not a {stored.type}']
-        elif stored.type == messages.DETECTIONS:
-            more, problems = compare_detections(
-                stored.value, value, self._tolerances, self._threshold
-            )
-            measures += more
-        else:
-            more, problems = compare_pictures(stored.value, value, self._tolerances)
-            measures += more
-        return Difference(topic, number, stamp_ns, measures, problems)
+        more, problems = self._held_against(stored, value)
+        return Difference(topic, number, stamp_ns, measures + more, problems)
+
+    def _held_against(self, stored: Recorded, value: Any) -> tuple[list[Measure], list[str]]:
+        expected = stored.value
+        if _type_of(expected) != _type_of(value):
+            return [], [f'is {_type_of(value)}; expected {_type_of(expected)}']
+        if isinstance(expected, np.ndarray):
+            return compare_pictures(expected, value, self._tolerances)
+        if hasattr(expected, 'detections'):
+            return compare_detections(expected, value, self._tolerances, self._threshold)
+        name, apart, problems = compare_fields(expected, value)
+        return [_at_most(name or 'value', apart, self._tolerances.value)], problems
 
 
 def compare_recordings(
@@ -317,6 +333,10 @@ def _at_most(name: str, value: float, limit: float) -> Measure:
 def _at_least(name: str, value: float, limit: float) -> Measure:
     """Of a value that is 1 for the same: how far from 1, in units of how far it may be."""
     return Measure(name, value, limit, _at_most(name, 1 - value, 1 - limit).worse)
+
+
+def _type_of(value: Any) -> str:
+    return 'a picture' if isinstance(value, np.ndarray) else value.__msgtype__
 
 
 def _kind(picture: np.ndarray) -> str:

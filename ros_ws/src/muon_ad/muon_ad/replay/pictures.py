@@ -62,10 +62,20 @@ def row_of(frame: Frame) -> np.ndarray:
     ])
 
 
+def can_draw(difference: Difference | None) -> bool:
+    """Whether there is a difference beyond its limits that `worst_picture` can show."""
+    if difference is None or difference.worse <= 1:
+        return False
+    pair = (difference.expected, difference.got)
+    return (all(hasattr(each, 'detections') for each in pair)
+            or all(isinstance(each, np.ndarray) for each in pair))
+
+
 def worst_picture(difference: Difference) -> np.ndarray:
     """Return expected, got and their difference side by side, uint8 RGB.
 
-    Of a picture the difference is amplified; of detections both are drawn into the image.
+    Of a picture the difference is amplified; of detections both are drawn into the image, in one
+    picture without labels, which would cover each other.
     """
     size = (480, 360)
     if hasattr(difference.expected, 'detections'):
@@ -74,7 +84,11 @@ def worst_picture(difference: Difference) -> np.ndarray:
         zoom = zoom_for(source, 2 * size[0])
         expected = draw_detections(source, difference.expected, _EXPECTED, zoom)
         got = draw_detections(source, difference.got, _GOT, zoom)
-        pictures = (expected, got, np.minimum(expected, got) // 2 + np.maximum(expected, got) // 2)
+        boxes = (
+            draw_detections(source, difference.expected, _EXPECTED, zoom, labels=False),
+            draw_detections(source, difference.got, _GOT, zoom, labels=False),
+        )
+        pictures = (expected, got, cv2.addWeighted(boxes[0], 0.5, boxes[1], 0.5, 0))
         titles = ('expected', 'got', 'both')
     else:
         pictures = (
@@ -86,6 +100,14 @@ def worst_picture(difference: Difference) -> np.ndarray:
     ])
     text = f'frame {difference.number} of {difference.topic}: {difference}'
     return np.vstack([panel(None, text, (panels.shape[1], 0)), panels])
+
+
+def can_save(path: Path) -> bool:
+    """Whether the ending of a name is that of a picture that can be written."""
+    try:
+        return cv2.haveImageWriter(str(path))
+    except cv2.error:       # no ending at all
+        return False
 
 
 def save(path: Path, rgb: np.ndarray) -> None:

@@ -19,6 +19,7 @@ from muon_ad.images import ImageMessage
 from muon_ad.images import to_rgb
 from muon_ad.replay import messages
 from muon_ad.replay.networks import Networks
+from muon_ad.replay.part import part_of
 from muon_ad.replay.topics import Stream
 from muon_ad.runtime.engine import EngineError
 from muon_ad.runtime.positions import DepthError
@@ -40,7 +41,7 @@ class Frame:
     when it was recorded, `frame_id` the camera's frame. `rgb` and `stylised` are uint8 [H, W, 3];
     `detections` is a muon_ad_msgs/DetectionArray. Results are None for a task that was not run,
     and all of them where `dropped` says why the image cannot be used. `stages_ms` has the times
-    of the stages.
+    of the stages. `again` tells the second of two frames that a fault made of one image.
     """
 
     stream: Stream
@@ -49,6 +50,7 @@ class Frame:
     stamp_ns: int
     frame_id: str = ''
     dropped: str = ''
+    again: bool = False
     rgb: np.ndarray | None = None
     stylised: np.ndarray | None = None
     detections: Any = None
@@ -64,20 +66,30 @@ class Frame:
 class Replay:
     """A run of `networks` over the `streams` of a bag.
 
-    From `start_s` seconds after the begin of the bag, for `duration_s` seconds (0: to its end).
+    From `start_s` seconds after the begin of the bag, for `duration_s` seconds (None: to its end).
     `faults` are done to the messages at their time in the bag, `at` counted from `start_s`; the
     streams of a camera are color, color_info and aligned. Depth may be `depth_tolerance_ms` away
     from its image. `notes` gathers what people should know, each line once.
+
+    Raises ReplayError for a part that is not in the bag, FaultError for a fault on a stream that
+    no camera has.
     """
 
     bag: Bag
     streams: list[Stream]
     networks: Networks
     start_s: float = 0.0
-    duration_s: float = 0.0
+    duration_s: float | None = None
     faults: FaultPlan | None = None
     depth_tolerance_ms: float = 20.0
     notes: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._part_ns = part_of(self.bag, self.start_s, self.duration_s)
+        if self.faults is not None:
+            self.faults.expect_streams(
+                {role for stream in self.streams for role in _roles(stream).values()}
+            )
 
     @property
     def images(self) -> int:
@@ -88,15 +100,18 @@ class Replay:
         """Yield every image with its results, in the order of the bag."""
         cameras = [_Camera(stream, self) for stream in self.streams]
         topics = {topic for stream in self.streams for topic in stream.topics}
-        start_ns = self.bag.start_ns + round(self.start_s * 1e9)
-        end_ns = start_ns + round(self.duration_s * 1e9) if self.duration_s else None
-        for message in self.bag.messages(topics, start_ns, end_ns):
+        last_ns = self._part_ns[0]
+        for message in self.bag.messages(topics, *self._part_ns):
+            last_ns = message.time_ns
             for camera in cameras:
                 camera.take(message)
                 yield from camera.ready(message.time_ns)
         for camera in cameras:
             camera.release()
             yield from camera.ready(None)
+        if self.faults is not None:
+            end_s = (last_ns - self._part_ns[0]) * 1e-9
+            self.notes.update(dict.fromkeys(self.faults.idle(end_s)))
 
 
 @dataclass
@@ -109,6 +124,15 @@ class _Waiting:
     image: ImageMessage | None
     problem: str = ''
     decode_ms: float = 0.0
+    again: bool = False
+
+
+def _roles(stream: Stream) -> dict[str, str]:
+    """Return what the topics of a camera are, by the names that faults know."""
+    named = {
+        stream.image: 'color', stream.depth: 'aligned', stream.camera_info: 'color_info',
+    }
+    return {topic: role for topic, role in named.items() if topic}
 
 
 class _Camera:
@@ -129,9 +153,8 @@ class _Camera:
         self._actions: dict[str, Callable[[Any], None]] = {
             'color': self._add_image, 'aligned': self._add_depth, 'color_info': self._add_info,
         }
-        self._roles = {
-            stream.image: 'color', stream.depth: 'aligned', stream.camera_info: 'color_info',
-        }
+        self._roles = _roles(stream)
+        self._newest_image: Any = None
 
     def take(self, message: Message) -> None:
         """Take a message of the bag, where it is of this camera."""
@@ -144,9 +167,18 @@ class _Camera:
         if role == 'aligned':
             data = self._decoded_depth(data, message.type)
         if data is not None:
-            passed = [data] if self._faults is None else self._faults.apply(role, data)
-            for one in passed:
+            for one in self._passed(role, data):
                 self._actions[role](one)
+
+    def _passed(self, role: str, data: Any) -> list[Any]:
+        """Return what faults leave of a message; an image that they take away is a drop."""
+        if self._faults is None:
+            return [data]
+        before = self._faults.lost[role]
+        passed = self._faults.apply(role, data)
+        if role == 'color' and self._faults.lost[role] > before:
+            self._queue(nanoseconds(data.header.stamp), None, 'lost by a fault')
+        return passed
 
     def release(self) -> None:
         """Take what faults still hold back: the bag is over, and no frame is to be lost."""
@@ -173,11 +205,19 @@ class _Camera:
         except ImageError as error:
             problem = str(error)
         spent = _ms_since(begun)
-        stamp_ns = nanoseconds(message.header.stamp)
+        again = message is self._newest_image       # a fault doubles a message without copying it
+        self._newest_image = message
+        self._queue(nanoseconds(message.header.stamp), image, problem, spent, again)
+
+    def _queue(
+        self, stamp_ns: int, image: ImageMessage | None, problem: str, decode_ms: float = 0.0,
+        again: bool = False,
+    ) -> None:
+        number = self._images - again
+        self._images = number + 1
         self._waiting.append(
-            _Waiting(self._images, self._now_ns, stamp_ns, image, problem, spent)
+            _Waiting(number, self._now_ns, stamp_ns, image, problem, decode_ms, again)
         )
-        self._images += 1
 
     def _decoded_depth(self, message: Any, type_name: str) -> ImageMessage | None:
         try:
@@ -196,7 +236,7 @@ class _Camera:
 
     def _work(self, waiting: _Waiting) -> Frame:
         frame = Frame(self.stream, waiting.number, waiting.time_ns, waiting.stamp_ns)
-        frame.dropped = waiting.problem
+        frame.dropped, frame.again = waiting.problem, waiting.again
         if waiting.image is None:
             return frame
         frame.frame_id = waiting.image.header.frame_id

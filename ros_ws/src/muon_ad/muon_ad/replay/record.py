@@ -95,7 +95,7 @@ class Recorder:
 
 @dataclass
 class Recorded:
-    """One result of a recording: a DetectionArray, or a compressed image until it is needed."""
+    """One result of a recording; a picture is decoded when it is needed."""
 
     stamp_ns: int
     type: str
@@ -103,10 +103,10 @@ class Recorded:
 
     @property
     def value(self) -> Any:
-        """The DetectionArray, or the picture (see `pixels_of`); raises ImageError."""
-        if self.type == messages.DETECTIONS:
-            return self.message
-        return messages.pixels_of(self.message, self.type)
+        """The message, or the picture in it (see `pixels_of`); raises ImageError."""
+        if self.type in (IMAGE, COMPRESSED):
+            return messages.pixels_of(self.message, self.type)
+        return self.message
 
 
 @dataclass
@@ -124,12 +124,11 @@ def read_recording(path: str | Path) -> Recording:
     Raises ReplayError for a file that is damaged or holds no results, BagError for no bag at all.
     """
     path = Path(path).expanduser()
-    kinds = (IMAGE, COMPRESSED, messages.DETECTIONS)
     results: dict[str, list[Recorded]] = {}
     with open_bag(path) as bag:
-        topics = [topic for topic, kind in bag.topics.items() if kind in kinds]
-        for message in bag.messages(topics):
-            stamp = nanoseconds(message.data.header.stamp)
+        for message in bag.messages():
+            header = getattr(message.data, 'header', None)
+            stamp = message.time_ns if header is None else nanoseconds(header.stamp)
             result = Recorded(stamp, message.type, message.data)
             results.setdefault(raw_topic(message.topic), []).append(result)
         if bag.trouble:
@@ -137,8 +136,8 @@ def read_recording(path: str | Path) -> Recording:
     about = _read_about(path)
     if not results or about is None:
         raise ReplayError(
-            f'{path} holds no results of a replay to compare (pictures, DetectionArray); '
-            'record some with: muon-ad replay BAG --record OUT.mcap'
+            f'{path} holds no results of a replay to compare; record some with '
+            'muon-ad replay BAG --record OUT.mcap, or pytest --update-goldens for those of a test'
         )
     _check_pictures(path, results)
     return Recording(path, about, results)

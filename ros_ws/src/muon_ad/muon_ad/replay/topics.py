@@ -44,11 +44,11 @@ def choose(
     notes = []
     if images:
         for topic in images:
-            _expect(bag, topic, (IMAGE, COMPRESSED), '--image')
+            _expect(bag, topic, (IMAGE, COMPRESSED), 'image')
         chosen = list(dict.fromkeys(images))
         if len({raw_topic(topic) for topic in chosen}) < len(chosen):
             raise ReplayError(
-                f'--image {" and ".join(chosen)}: some are copies of one another, whose results '
+                f'image {" and ".join(chosen)}: some are copies of one another, whose results '
                 'would have one name; choose one of each'
             )
     else:
@@ -60,20 +60,20 @@ def choose(
         )
     if len(chosen) > 1 and (depth or camera_info):
         raise ReplayError(
-            f'--depth and --camera-info belong to one camera; choose it with --image, one of '
+            f'depth and camera_info belong to one camera; choose its image, one of '
             f'{", ".join(chosen)}'
         )
     streams = []
     for topic in chosen:
         streams.append(Stream(
             topic,
-            _expect(bag, depth, (IMAGE, COMPRESSED), '--depth')
+            _expect(bag, depth, (IMAGE, COMPRESSED), 'depth')
             or _aligned(topic, depths, alone=len(chosen) == 1),
-            _expect(bag, camera_info, (CAMERA_INFO,), '--camera-info') or _info(bag, topic),
+            _expect(bag, camera_info, (CAMERA_INFO,), 'camera_info') or _info(bag, topic),
         ))
     used = {topic for stream in streams for topic in stream.topics}
     notes += [
-        f'{topic} is left out: not known to be aligned with an image; --depth {topic} uses it'
+        f'{topic} is left out: not known to be aligned with an image; name it as depth to use it'
         for topic in depths if topic not in used and raw_topic(topic) not in map(raw_topic, used)
     ]
     return streams, notes
@@ -102,7 +102,9 @@ def _without_copies(topics: list[str]) -> tuple[list[str], list[str]]:
     for topic in topics:        # sorted: the raw one comes before its compressed copies
         first = chosen.setdefault(raw_topic(topic), topic)
         if first != topic:
-            notes.append(f'{topic} is left out: {first} has the same images; --image takes it')
+            notes.append(
+                f'{topic} is left out: {first} has the same images; name it as image to use it'
+            )
     return list(chosen.values()), notes
 
 

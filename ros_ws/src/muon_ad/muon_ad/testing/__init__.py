@@ -6,6 +6,7 @@ so that other tests pay nothing.
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 # The fixtures that need ROS, where it is.
 pytest_plugins = ['muon_ad_nodes.testing'] if importlib.util.find_spec('muon_ad_nodes') else []
 
+_GOLDEN = 'muon_ad golden'
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --update-goldens."""
@@ -22,6 +25,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         '--update-goldens', action='store_true',
         help='assert_matches stores its results as the golden, instead of comparing',
     )
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Note which goldens a test wrote; properties of a test reach the summary from anywhere."""
+    result = sys.modules.get('muon_ad.testing.result')
+    if result is not None:
+        item.user_properties += [(_GOLDEN, line) for line in result.stored]
+        result.stored.clear()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List the goldens that were written."""
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    lines = dict.fromkeys(
+        value for report in reports if getattr(report, 'when', '') == 'teardown'
+        for name, value in report.user_properties if name == _GOLDEN
+    )
+    if lines:
+        terminalreporter.section('goldens written: look at them, then commit them')
+    for line in lines:
+        terminalreporter.line(line)
 
 
 @pytest.fixture

@@ -5,13 +5,17 @@ from pathlib import Path
 
 from muon_ad.bags import open_bag
 from muon_ad.faults import FaultPlan
+from muon_ad.replay.error import ReplayError
 from muon_ad.replay.networks import Choice
 from muon_ad.replay.networks import load
+from muon_ad.replay.networks import Networks
 from muon_ad.replay.pipeline import Frame
 from muon_ad.replay.pipeline import Replay
 from muon_ad.replay.record import Naming
 from muon_ad.replay.record import Recorder
 from muon_ad.replay.topics import choose
+from muon_ad.testing.options import check_names
+from muon_ad.testing.options import listed
 from muon_ad.testing.result import Outcome
 from muon_ad.testing.result import Result
 
@@ -23,10 +27,10 @@ def replay_bag(
     image: str | Iterable[str] = (),
     depth: str = '',
     camera_info: str = '',
-    faults: Iterable[str] = (),
+    faults: str | Iterable[str] = (),
     seed: int = 0,
     start_s: float = 0.0,
-    duration_s: float = 0.0,
+    duration_s: float | None = None,
     **choice: object,
 ) -> Result:
     """Run the networks over every image of a bag, in lock-step, and write `recording`.
@@ -34,26 +38,50 @@ def replay_bag(
     The topics and times are those of `muon-ad replay`; `choice` are the fields of
     muon_ad.replay.networks.Choice, such as score_threshold=0.5. The outputs are the stylised
     image, uint8 [H, W, 3], on `<image topic>/style`, and the DetectionArray on
-    `<image topic>/detections`. Raises ValueError as the command tells in a line.
+    `<image topic>/detections`. Raises ValueError as the command tells in a line, and where no
+    image is played; TypeError for an option that is not known.
+
+    An image that a fault takes away is a drop; one that a fault doubles is worked on twice and
+    counts once, as with a node.
     """
-    images = [image] if isinstance(image, str) else list(image)
-    networks = load(Choice(**choice))
+    check_names('run_networks', choice, replay_bag, Choice)
+    networks = load(_choice(choice))
+    faults = listed(faults)
     naming = Naming()
     with open_bag(bag) as opened:
-        streams, notes = choose(opened, images, depth, camera_info)
+        streams, notes = choose(opened, listed(image), depth, camera_info)
         plan = FaultPlan(faults, seed) if faults else None
         replay = Replay(opened, streams, networks, start_s, duration_s, plan)
-        result = Result(Path(bag), recording)
+        result = Result(Path(bag), recording, **_searched(networks))
         with Recorder(recording, naming, {**networks.about, 'bag': Path(bag).name}) as recorder:
             for frame in replay.frames():
-                recorder.write(frame)
-                result.outcomes.append(_outcome(frame, naming))
+                if not frame.again:
+                    recorder.write(frame)
+                    result.outcomes.append(_outcome(frame, naming))
         touched = ', '.join(f'{kind} {n}' for kind, n in plan.counts.items()) if plan else ''
         result.notes = [
             *notes, *replay.notes, *filter(None, [opened.trouble]),
             *([f'messages touched by faults: {touched}'] if touched else []),
         ]
+    if not result.outcomes:
+        raise ReplayError(f'{bag}: no image was played. {" ".join(result.notes)}'.strip())
     return result
+
+
+def _choice(given: dict) -> Choice:
+    several = {name: tuple(listed(given[name])) for name in ('classes', 'providers')
+               if name in given}
+    return Choice(**{**given, **several})
+
+
+def _searched(networks: Networks) -> dict:
+    if networks.detector is None:
+        return {}
+    about = networks.about['detector']
+    return {
+        'classes': tuple(about['classes']) or networks.detector.classes,
+        'score_threshold': about['score_threshold'],
+    }
 
 
 def _outcome(frame: Frame, naming: Naming) -> Outcome:
