@@ -7,6 +7,8 @@ import pytest
 from muon_ad.bags import BagError
 from muon_ad.bags import open_bag
 from muon_ad.bags.pictures import picture_of
+from muon_ad.images import to_array
+from muon_ad.images import to_rgb
 from muon_ad.runtime.positions import Intrinsics
 from muon_ad.testing.bags import write_bag
 
@@ -70,19 +72,83 @@ def test_names_topics_and_encodings(make_bag):
 
 
 @pytest.mark.parametrize(
+    'encoding', ['', 'rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', 'mono8', 'bayer_grbg8'])
+def test_encodings_keep_the_colours(make_bag, encoding):
+    """Red stays red, whatever the layout: nothing is merely labelled otherwise."""
+    red = np.zeros((12, 16, 3), np.uint8)
+    red[:] = (200, 80, 20)
+    seen = {}
+    for name, pixels in (('RGB', red), ('RGBA', np.dstack([red, np.full((12, 16), 9, np.uint8)]))):
+        image = read(make_bag([pixels], encoding=encoding))['/image_raw'][0].data
+        assert image.encoding == encoding or not encoding
+        seen[name] = to_rgb(image)
+    expected = 0.299 * 200 + 0.587 * 80 + 0.114 * 20 if encoding == 'mono8' else (200, 80, 20)
+    for rgb in seen.values():
+        np.testing.assert_allclose(rgb, np.broadcast_to(expected, rgb.shape), atol=1)
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'mono8'])
+def test_compressed_encodings(make_bag, encoding):
+    message, = read(make_bag(COLOURS[0], encoding=encoding, compressed=True)).popitem()[1]
+    assert message.data.format.startswith(f'{encoding}; png compressed ')
+    pixels = picture_of(message.data, message.type)[1]
+    expected = COLOURS[0]
+    if encoding == 'mono8':
+        expected = cv2.cvtColor(expected, cv2.COLOR_RGB2GRAY)
+    assert np.array_equal(pixels, expected)
+
+
+def test_arrays_in_their_own_encoding(make_bag):
+    for shape, encoding in (((12, 16, 2), 'yuyv'), ((12, 16), 'bayer_rggb8'), ((12, 16), '')):
+        pixels = COLOURS[0].reshape(-1)[:np.prod(shape)].reshape(shape)
+        image = read(make_bag(pixels[None], encoding=encoding))['/image_raw'][0].data
+        assert image.encoding == (encoding or 'mono8')
+        assert np.array_equal(to_array(image), pixels)
+
+
+def test_depth_from_files(make_bag, tmp_path):
+    files = [tmp_path / f'd{number}.png' for number in range(3)]
+    for file, depth in zip(files, DEPTHS, strict=True):
+        cv2.imwrite(str(file), depth)
+    for given, expected in (
+        (files, DEPTHS), (tmp_path / 'd*.png', DEPTHS), (str(files[1]), DEPTHS[[1, 1, 1]]),
+    ):
+        messages = read(make_bag(COLOURS, depth=given))['/aligned_depth/image_raw']
+        assert np.array_equal([to_array(message.data) for message in messages], expected)
+    with pytest.raises(ValueError, match='image 0 is uint16'):
+        make_bag(files)
+
+
+def test_option_that_is_not_known(make_bag):
+    with pytest.raises(TypeError, match=r'make_bag has no option fps; it takes begin_ns, .* name'):
+        make_bag(COLOURS, fps=3)
+
+
+@pytest.mark.parametrize(
     'images, options, said',
     [
         ([], {}, 'no images'),
         ('/nowhere/*.jpg', {}, 'no picture there'),
-        (['/nowhere/a.jpg'], {}, 'cannot be read as a picture'),
+        (['/nowhere/a.jpg'], {}, 'no such file'),
+        ([__file__], {}, 'cannot be read as a picture'),
+        ([3], {}, 'an image is 3; expected an array or the name of a file'),
+        (DEPTHS, {}, 'image 0 is uint16 of shape .* go into depth='),
+        (COLOURS, {'depth': DEPTHS.astype(np.uint8)}, 'depth image 0 is uint8'),
+        (COLOURS, {'depth': DEPTHS[:, :6]}, 'depth image 0 is 16x6; expected 16x12'),
+        (COLOURS, {'depth': '/nowhere.png'}, 'no picture there'),
+        (COLOURS, {'depth': DEPTHS.astype(np.float32), 'compressed': True}, 'is uint16'),
+        (COLOURS, {'camera': '62'}, "camera is '62'"),
+        (COLOURS, {'topic': 'image raw'}, "topic is 'image raw'; expected a name such as"),
+        (COLOURS, {'depth_topic': 'depth'}, "depth_topic is 'depth'"),
+        (COLOURS, {'encoding': 'yuyv'}, 'cannot become yuyv'),
+        (COLOURS, {'encoding': '16UC1'}, "encoding is '16UC1'; expected one of rgb8"),
         (COLOURS, {'depth': DEPTHS[:2]}, '2 depth images; expected 3'),
         (COLOURS, {'rate': 0}, 'rate is 0'),
         (COLOURS, {'camera': 180.0}, 'camera is 180'),
         ([np.zeros((4, 4), np.int64)], {}, 'int64'),
-        (COLOURS, {'encoding': 'mono8'}, "encoding 'mono8'; expected one of"),
-        (COLOURS, {'encoding': 'bogus'}, "encoding 'bogus'"),
+        (COLOURS, {'encoding': 'bogus'}, "encoding is 'bogus'"),
         ([np.zeros((0, 4, 3), np.uint8)], {}, r'\(0, 4, 3\)'),
-        (COLOURS, {'compressed': True, 'encoding': 'bgr8'}, 'bgr8 is not compressed'),
+        (COLOURS, {'compressed': True, 'encoding': 'bgra8'}, "'bgra8'; compressed is one of"),
     ],
 )
 def test_what_is_no_bag_is_told(make_bag, tmp_path, images, options, said):

@@ -38,12 +38,16 @@ def image(pixels: np.ndarray, encoding: str, of_header: Any) -> Any:
     )
 
 
-def png(rgb: np.ndarray, of_header: Any) -> Any:
-    """Return a sensor_msgs/CompressedImage of a picture, uint8 RGB [H, W, 3], without loss."""
+def png(pixels: np.ndarray, of_header: Any, encoding: str = 'rgb8') -> Any:
+    """Return a sensor_msgs/CompressedImage of a picture, without loss.
+
+    `pixels` is uint8 RGB [H, W, 3] or grey [H, W]; `encoding` that of the raw image it stands for.
+    """
+    inside, ordered = ('mono8', pixels) if pixels.ndim == 2 else ('bgr8', pixels[:, :, ::-1])
     # Level 1 takes a third of the time of the default for a twentieth more bytes.
-    _, data = cv2.imencode('.png', rgb[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    _, data = cv2.imencode('.png', ordered, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return message_class(COMPRESSED)(
-        header=of_header, format='rgb8; png compressed bgr8', data=data.reshape(-1)
+        header=of_header, format=f'{encoding}; png compressed {inside}', data=data.reshape(-1)
     )
 
 

@@ -55,8 +55,10 @@ def make_bag(tmp_path: Path) -> Callable[..., Path]:
     Takes what muon_ad.testing.bags.write_bag takes, and `name` (default: bag.mcap, bag_1.mcap...).
     """
     from muon_ad.testing.bags import write_bag
+    from muon_ad.testing.options import check_names
 
     def make(images: Any, *, name: str = '', **options: Any) -> Path:
+        check_names('make_bag', options, write_bag, make)
         return write_bag(tmp_path / name if name else _new(tmp_path, 'bag'), images, **options)
 
     return make
