@@ -13,6 +13,7 @@ from std_msgs.msg import Float64
 
 from muon_ad.bags import BagError
 from muon_ad.bags import BagWriter
+from muon_ad.faults import FaultError
 from muon_ad.replay import messages
 from muon_ad_msgs.msg import DetectionArray
 from muon_ad_nodes.nodes import object_detector
@@ -57,6 +58,38 @@ class Brightness(Node):
         self.plain.publish(Float64(data=answer.point.x))
 
 
+class Odd(Node):
+    """Answers each image with a number, in the way that `answer(publisher, image)` does."""
+
+    def __init__(self, answer, kind=PointStamped):
+        super().__init__('odd')
+        self.publisher = self.create_publisher(kind, 'answer', 10)
+        self.create_subscription(
+            Image, 'image_raw', lambda image: answer(self.publisher, image), qos.SENSOR
+        )
+
+
+class Ticking(Node):
+    """Answers the newest image at each tick of its clock, with the time of that."""
+
+    def __init__(self):
+        super().__init__('ticking')
+        self.newest = None
+        self.create_subscription(Image, 'image_raw', self.on_image, qos.SENSOR)
+        self.publisher = self.create_publisher(PointStamped, 'answer', 10)
+        self.create_timer(0.05, self.tick)
+
+    def on_image(self, image):
+        self.newest = image
+
+    def tick(self):
+        if self.newest is not None:
+            answer = PointStamped(header=self.newest.header)
+            answer.point.x = self.get_clock().now().nanoseconds * 1e-9
+            self.publisher.publish(answer)
+            self.newest = None
+
+
 class Copier(Node):
     """Publishes every compressed image again."""
 
@@ -90,8 +123,8 @@ def test_what_a_node_does_not_answer_is_a_drop(make_bag, node_bench):
     with pytest.raises(AssertionError) as failed:
         result.assert_no_drops()
     assert str(failed.value).splitlines() == [
-        '2 of 7 images were dropped; the limit is 0 (and at least one image)',
-        '2 times: no result on /brightness within 0.2 s',
+        '2 of 7 images were dropped; the limit is 0',
+        '2 of them: no result on /brightness within 0.2 s',
         'first: image 2 of /image_raw (stamp 1700000000.200 s)',
     ]
 
@@ -189,8 +222,136 @@ def test_what_does_not_fit_is_told(make_bag, node_bench):
         node_bench.start(object_detector.make, model='/nowhere')
 
 
+ANSWER = {'/answer': PointStamped}
+
+
+def test_first_result_of_an_image_counts_and_others_are_told(make_bag, node_bench):
+    def twice(publisher, image):
+        for number in (1.0, 2.0, 3.0):
+            answer = PointStamped(header=image.header)
+            answer.point.x = number
+            publisher.publish(answer)
+
+    node_bench.start(lambda: Odd(twice))
+    result = node_bench.play(make_bag(shades(10)), ANSWER)
+    result.assert_no_drops()
+    assert [answer.point.x for answer in result.outputs('/answer')] == [1.0] * 10
+    assert [outcome.extra for outcome in result.outcomes] == [2] * 10
+    assert result.notes == [
+        '/answer: 20 results more than one an image, which are left out; first at image 0 of '
+        '/image_raw (stamp 1700000000.000 s)'
+    ]
+
+
+def test_extra_results_without_a_header(make_bag, node_bench):
+    def twice(publisher, image):
+        for number in (0.0, 0.5):
+            publisher.publish(Float64(data=image.data[0] + number))
+
+    node_bench.start(lambda: Odd(twice, Float64))
+    result = node_bench.play(make_bag(shades(10)), {'/answer': Float64})
+    assert [each.data for each in result.outputs('/answer')] == list(range(0, 100, 10))
+    assert [outcome.extra for outcome in result.outcomes] == [1] * 10
+
+
+def test_stamps_of_no_image_and_topics_that_never_answer(make_bag, node_bench):
+    """Of the many images only the first few are waited for in full."""
+    node_bench.start(lambda: Odd(lambda publisher, _: publisher.publish(PointStamped())))
+    result = node_bench.play(make_bag(shades(6)), ANSWER, deadline_s=0.5)
+    reasons = [outcome.dropped for outcome in result.outcomes]
+    assert reasons == [f'no result on /answer within {s} s' for s in ['0.5'] * 3 + ['0.2'] * 3]
+    with pytest.raises(AssertionError) as failed:
+        result.assert_no_drops()
+    assert '6 results came with stamps of no image, such as 0.000 s' in str(failed.value)
+    assert 'never a result; after 3 images it was waited for only 0.2 s' in str(failed.value)
+    assert result.outputs('/answer') == []
+    with pytest.raises(ValueError, match=r"no results are of /typo; topics are \['/answer'\]"):
+        result.outputs('/typo')
+
+
+def test_topic_that_has_answered_is_waited_for_in_full(make_bag, node_bench):
+    """Though its first answer comes late, and others stay out again."""
+    def seldom(publisher, image):
+        if image.data[0] == 40:
+            publisher.publish(PointStamped(header=image.header))
+
+    node_bench.start(lambda: Odd(seldom))
+    result = node_bench.play(make_bag(shades(6)), ANSWER, deadline_s=0.3)
+    limits = [outcome.dropped[-5:] for outcome in result.outcomes]
+    assert limits == ['0.3 s', '0.3 s', '0.3 s', '0.2 s', '', '0.3 s']
+    assert result.notes == []
+
+
+def test_failure_names_the_image(make_bag, node_bench):
+    def leave(publisher, image):
+        if image.data[0] == 20:
+            raise SystemExit(3)
+        publisher.publish(PointStamped(header=image.header))
+
+    node_bench.start(lambda: Odd(leave))
+    where = r'/image_raw in node odd, at image 2 of /image_raw \(stamp 1700000000.200 s\) called'
+    with pytest.raises(pytest.fail.Exception, match=where):
+        node_bench.play(make_bag(shades()), ANSWER)
+
+
+def test_timer_in_the_time_of_the_bag(make_bag, node_bench):
+    node_bench.start(Ticking, use_sim_time=True)
+    result = node_bench.play(make_bag(shades()), ANSWER)
+    result.assert_no_drops()
+    ticks = [answer.point.x - 1_700_000_000 for answer in result.outputs('/answer')]
+    for number, tick in enumerate(ticks):
+        assert 0.1 * number < tick < 0.1 * (number + 1)
+
+
+def test_faults_that_nothing_comes_of(make_bag, node_bench):
+    node_bench.start(Brightness)
+    bag = make_bag(shades())
+    with pytest.raises(FaultError, match="stream is 'color'; the streams here are /image_raw"):
+        node_bench.play(bag, OUTPUT, faults=['stall at=0.1 stream=color'])
+    result = node_bench.play(bag, OUTPUT, faults=['stall at=50'])
+    result.assert_no_drops()
+    note, = result.notes
+    assert 'touched nothing: it begins after the end, at 0.400 s' in note
+
+
+def test_compressed_topic_of_any_name(tmp_path, node_bench):
+    """Decoded where the nodes subscribe it as Image; else as it is."""
+    with BagWriter(tmp_path / 'b.mcap') as bag:
+        for number, picture in enumerate(shades()):
+            message = messages.png(picture, messages.header(number + 1, 'lens'))
+            bag.write('/eye/packed', 'sensor_msgs/msg/CompressedImage', number, message)
+    node_bench.start(Brightness)
+    result = node_bench.play(tmp_path / 'b.mcap', OUTPUT, remap={'/eye/packed': '/image_raw'})
+    assert [m.point.x for m in result.outputs('/brightness')] == [0, 10, 20, 30, 40]
+    node_bench.start(Copier)
+    copied = node_bench.play(
+        tmp_path / 'b.mcap', {'/copy': CompressedImage},
+        remap={'/eye/packed': '/image_raw/compressed'},
+    )
+    copied.assert_no_drops()
+
+
+def test_types_that_do_not_fit(make_bag, node_bench):
+    node_bench.start(Brightness)
+    bag = make_bag(shades(), compressed=True)
+    with pytest.raises(pytest.fail.Exception, match=(
+        'node brightness publishes /brightness as geometry_msgs/msg/PointStamped; '
+        'results has std_msgs/msg/Float64'
+    )):
+        node_bench.play(bag, {'/brightness': Float64})
+    with pytest.raises(pytest.fail.Exception, match=(
+        'node brightness subscribes /image_raw as sensor_msgs/msg/Image; /image_raw/compressed '
+        'of the bag is played on it as sensor_msgs/msg/CompressedImage; see remap and decode'
+    )):
+        node_bench.play(bag, OUTPUT, remap={'/image_raw/compressed': '/image_raw'}, decode=False)
+    with pytest.raises(ValueError, match='results is .*expected topics'):
+        node_bench.play(bag, {'/brightness'})
+
+
 def test_golden_of_nodes(make_bag, node_bench, one_box_package, tmp_path):
-    node = node_bench.start(object_detector.make, model=str(one_box_package))
+    node = node_bench.start(
+        object_detector.make, model=str(one_box_package), score_threshold=0.4
+    )
     bag = make_bag(
         shades(), depth=np.full((6, 8), 2000, np.uint16), camera=60.0, depth_topic='/depth'
     )
@@ -204,8 +365,12 @@ def test_golden_of_nodes(make_bag, node_bench, one_box_package, tmp_path):
     second.assert_matches(tmp_path / 'golden.mcap')
     node.set_parameters([rclpy.Parameter('score_threshold', value=0.95)])
     blind = node_bench.play(bag, output, **options)
-    with pytest.raises(AssertionError, match='person of score 0.90 is not found'):
+    with pytest.raises(AssertionError, match='person of score 0.90 is not found') as failed:
         blind.assert_matches(tmp_path / 'golden.mcap')
+    changed = [line for line in str(failed.value).splitlines() if line.startswith('changed')]
+    assert changed == [
+        'changed: parameters object_detector score_threshold: 0.4 in the golden, 0.95 here'
+    ]
 
 
 def test_nodes_and_library_find_the_same(node_bench, run_networks):
