@@ -12,6 +12,8 @@ import pytest
 
 from muon_ad.replay.compare import Tolerances
 from muon_ad.replay.networks import Choice
+from muon_ad.runtime.installed import find_package
+from muon_ad.runtime.package import load_package
 from muon_ad.testing.bags import write_bag
 from muon_ad.testing.networks import replay_bag
 from muon_ad.testing.result import Result
@@ -43,12 +45,14 @@ def suite(tmp_path):
 
 def test_examples_run_as_written(suite):
     """The golden is made first, as the document says; then everything holds against it."""
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
     count = sum(code.count('def test_') for code in EXAMPLES.values())
     for options in (['--update-goldens'], []):
         done = run_pytest(suite, *options)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f'{count} passed' in done.stdout
+        written = 'goldens/detector.mcap: 4 of /detections' in done.stdout
+        assert written == bool(options), 'what was written is listed'
     assert (suite / 'goldens' / 'detector.mcap').is_file()
 
 
@@ -90,6 +94,12 @@ def test_tables_are_complete():
 
     methods = {'start', 'run', 'play', 'listen', 'wait'}
     assert documented('node_bench') == methods | arguments(play)
+
+
+def test_classes_of_the_shipped_detector():
+    classes = load_package(find_package('detector_default')).classes
+    sentence = re.search(r'The shipped detector knows (.*?)\.', TEXT, re.DOTALL)[1]
+    assert tuple(re.findall('`(.*?)`', ' '.join(sentence.split()))) == classes
 
 
 def test_defaults_are_as_documented():

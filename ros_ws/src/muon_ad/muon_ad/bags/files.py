@@ -71,6 +71,8 @@ def open_file(path: Path, trouble: Trouble, stack: ExitStack) -> BagFile:
         head = _head(file)
         kind = next((kind for magic, kind in _FORMATS.items() if head.startswith(magic)), None)
         if kind is None:
+            if not path.stat().st_size:
+                raise BagError(f'{path}: is empty (0 bytes); expected MCAP, SQLite or ROS 1 (2.0)')
             raise BagError(
                 f'{path}: begins with {head[:8]!r}; expected MCAP, SQLite or ROS 1 (2.0)'
                 + (f' ({trouble})' if str(trouble) else '')

@@ -43,7 +43,8 @@ def summary_table(summaries: dict[Stream, Summary], wall_s: float) -> Table:
     """Return a table with a row a stream."""
     total = sum(summary.frames for summary in summaries.values())
     rate = f'{total / wall_s:.1f} a second' if wall_s > 0 else ''
-    caption = f'{total} images in {wall_s:.1f} s: {rate}; times: median (worst)'
+    images = 'image' if total == 1 else 'images'
+    caption = f'{total} {images} in {wall_s:.1f} s: {rate}; times: median (worst)'
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify='left')
     table.add_column('images of', overflow='fold')
     stages = list(dict.fromkeys(name for one in summaries.values() for name in one.stages_ms))

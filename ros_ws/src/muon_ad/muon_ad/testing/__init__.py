@@ -27,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Silence what every import of ROS's message types warns about and no test can change."""
+    config.addinivalue_line('filterwarnings', 'ignore::DeprecationWarning:lark')
+
+
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Note which goldens a test wrote; properties of a test reach the summary from anywhere."""
     result = sys.modules.get('muon_ad.testing.result')
