@@ -69,15 +69,31 @@ def test_callback_that_never_returns(monkeypatch):
     try:
         with pytest.raises(pytest.fail.Exception, match=f'in vain for {WHERE} to return'):
             play_number(bench, lambda _: release.wait(60))
-        bench.close()
-        with pytest.raises(pytest.fail.Exception, match=f'{WHERE} does not return'):
+        with pytest.raises(pytest.fail.Exception, match=f'not spun any more: {WHERE} does not'):
             bench.check()
+        bench.close()
+        bench.check()       # it has been told
     finally:
         release.set()
     bench = Bench()
     play_number(bench, lambda _: None)
     bench.close()
     bench.check()
+
+
+def test_callback_that_does_not_return_by_the_end(monkeypatch):
+    monkeypatch.setattr(module, '_JOIN_S', 0.3)
+    begun, release = threading.Event(), threading.Event()
+    bench = Bench()
+    node = bench.start(lambda: Answering(print))
+    try:
+        node.create_timer(0.001, lambda: begun.set() or release.wait(60))
+        assert begun.wait(20)
+        bench.close()
+        with pytest.raises(pytest.fail.Exception, match='of a timer in node answering does not'):
+            bench.check()
+    finally:
+        release.set()
 
 
 def test_ros_that_is_there_already_is_used_and_left_on():

@@ -178,7 +178,7 @@ class Bench:
             before = self.executor.handled
             done = threading.Event()
             self.executor.create_task(done.set)
-            self.wait(done.is_set, lambda: f'{self._where()} to return', _RETURN_S)
+            self.wait(done.is_set, self._stuck, _RETURN_S)
             quiet = quiet + 1 if self.executor.handled == before else 0
             if quiet == _ROUNDS:
                 break
@@ -199,7 +199,8 @@ class Bench:
         self._thread.join(_JOIN_S)
         if self._thread.is_alive():
             # Nodes cannot be destroyed below it; ROS can be ended, so that the next test begins.
-            self._failure = pytest.fail.Exception(f'{self._where()} does not return')
+            if not self._over:
+                self._failure = pytest.fail.Exception(f'{self._where()} does not return')
         else:
             for node in reversed(self.nodes):
                 self.executor.remove_node(node)
@@ -222,6 +223,11 @@ class Bench:
         at = f', at {self.playing}' if self.playing else ''
         return f'{self.executor.at_work or "a callback"}{at}'
 
+    def _stuck(self) -> str:
+        """Keep, and say, whose callback does not return."""
+        self._over = f'{self._where()} does not return'
+        return f'{self._where()} to return'
+
     def _spin(self) -> None:
         try:
             while not self._stopping.is_set():
@@ -235,7 +241,8 @@ class Bench:
             if self._context.ok():
                 self._end(f'{self._where()} raised {error!r}', error)
             else:
-                self._end('rclpy was shut down while the nodes were spun')
+                during = f', in {self._where()}' if self.executor.at_work else ''
+                self._end(f'rclpy was shut down while the nodes were spun{during}')
 
     def _end(self, text: str, error: BaseException | None = None) -> None:
         """Keep why the thread ends; without an error the text itself is what fails the test."""
