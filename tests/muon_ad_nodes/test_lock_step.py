@@ -373,6 +373,14 @@ def test_golden_of_nodes(make_bag, node_bench, one_box_package, tmp_path):
     ]
 
 
+def test_label_that_the_node_does_not_know(make_bag, node_bench, one_box_package):
+    node_bench.start(object_detector.make, model=str(one_box_package))
+    result = node_bench.play(make_bag(shades(2)), {'/detections': DetectionArray})
+    result.assert_detects('chair', at_most=0)
+    with pytest.raises(ValueError, match="label is 'Chair'; the detector reports person, chair"):
+        result.assert_detects('Chair', at_most=0)
+
+
 def test_nodes_and_library_find_the_same(node_bench, run_networks):
     """The shipped networks on the committed bag, once through DDS and once without."""
     node_bench.start(object_detector.make, use_sim_time=True)

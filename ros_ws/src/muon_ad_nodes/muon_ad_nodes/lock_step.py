@@ -113,6 +113,7 @@ def play(
         waiting = _Waiting(bench, results)
         try:
             player.match(results)
+            result.classes = player.labels(results)
             messages = opened.serialized(player.topics, *part_ns)
             ordered = _ordered(messages, chosen, player.stamp_of)
             for outcome in _outcomes(player, waiting, _with_next(ordered), chosen, deadline_s):
@@ -217,6 +218,15 @@ class _Player:
             if not self._of('publishers', name):
                 pytest.fail(f'no node publishes {name}; published are {self._names("publishers")}')
             self._check_type('publishers', name, kind, 'results has', 'the types in results')
+
+    def labels(self, results: dict[str, type]) -> tuple[str, ...]:
+        """Return the labels that detections can have; none where a node does not tell."""
+        told = [
+            getattr(node, 'reported', ())
+            for topic, kind in results.items() if 'detections' in kind.get_fields_and_field_types()
+            for node, _ in self._of('publishers', self._bench.probe.resolve_topic_name(topic))
+        ]
+        return tuple(dict.fromkeys(name for names in told for name in names)) if all(told) else ()
 
     def match(self, results: dict[str, type]) -> None:
         """Publish, and wait until the nodes' subscriptions and publishers have found ours."""

@@ -16,8 +16,8 @@ def part_of(
     if duration_s is not None and not 0 < duration_s < 1e9:
         raise ReplayError(f'duration is {duration_s:g} s; expected above 0, or none to play all')
     start_ns = bag.start_ns + round(start_s * 1e9)
-    # The times of an empty bag, and of a damaged one, are its reader's to judge.
-    if bag.start_ns < bag.end_ns < start_ns:
+    # Of an empty bag, the reader tells that it is.
+    if any(bag.counts.values()) and bag.end_ns < start_ns:
         raise ReplayError(
             f'start is {start_s:g} s, after the end; {bag.path} is {bag.duration_s:g} s long'
         )

@@ -69,6 +69,7 @@ class Detector:
         self.iou_threshold = _fraction('iou_threshold', iou_threshold)
         self.max_detections = _positive('max_detections', max_detections)
         self._kept_ids = _ids(keep, self.classes)
+        self.reported = tuple(dict.fromkeys(keep)) or self.classes
         self._preparation = Preparation(package.input, self.variant)
         self._input_name = _only_input(self.engine)
         decoder = dict(package.decoder)

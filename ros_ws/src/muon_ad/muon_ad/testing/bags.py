@@ -184,7 +184,7 @@ def _for_each(depth: Any, pictures: list[np.ndarray]) -> list[np.ndarray] | None
     depths = [_array(each, 'aligned depth', cv2.IMREAD_UNCHANGED) for each in depth]
     if len(depths) != len(pictures):
         raise ValueError(
-            f'there are {len(depths)} depth images; expected {len(pictures)}, as of images')
+            f'depth images: {len(depths)}; expected {len(pictures)}, as of images')
     for number, (one, picture) in enumerate(zip(depths, pictures, strict=True)):
         if str(one.dtype) not in _DEPTHS or one.ndim != 2:
             raise ValueError(
@@ -202,14 +202,16 @@ def _read(images: Any) -> list[np.ndarray]:
         images = _files(Path(images).expanduser())
     elif isinstance(images, np.ndarray) and _is_single(images):
         images = [images]
+    images = list(images)
     pictures = [_array(each, 'image', cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) for each in images]
     if not pictures:
         raise ValueError('there are no images; expected at least one')
     for number, picture in enumerate(pictures):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or 0 in picture.shape:
+            name = '' if isinstance(images[number], np.ndarray) else f' ({images[number]})'
             raise ValueError(
-                f'image {number} is {picture.dtype} of shape {picture.shape}; expected uint8 RGB, '
-                '[H, W, 3]; depth images go into depth='
+                f'image {number}{name} is {picture.dtype} of shape {picture.shape}; expected '
+                'uint8 RGB, [H, W, 3]; depth images go into depth='
             )
     return pictures
 

@@ -77,10 +77,9 @@ def _choice(given: dict) -> Choice:
 def _searched(networks: Networks) -> dict:
     if networks.detector is None:
         return {}
-    about = networks.about['detector']
     return {
-        'classes': tuple(about['classes']) or networks.detector.classes,
-        'score_threshold': about['score_threshold'],
+        'classes': networks.detector.reported,
+        'score_threshold': networks.detector.score_threshold,
     }
 
 

@@ -83,6 +83,11 @@ class ObjectDetector(SuiteNode):
         self._task: FrameTask | None = None
         self._pairing = DepthPairing()
 
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The labels that detections can have; none before it is configured."""
+        return () if self._detector is None else self._detector.reported
+
     def build(self) -> None:
         """Load the network, warm it up, and create the topics."""
         settings = self.settings
