@@ -373,6 +373,15 @@ def test_golden_of_nodes(make_bag, node_bench, one_box_package, tmp_path):
     ]
 
 
+def test_one_remap_for_bags_with_and_without_calibration(make_bag, node_bench):
+    node_bench.start(Brightness)
+    bag = make_bag(shades(2), topic='/eye')
+    remap = {'/eye': '/image_raw', '/info': '/camera_info'}
+    result = node_bench.play(bag, OUTPUT, remap=remap)
+    result.assert_no_drops()
+    assert result.notes == ['/info is not in the bag, to be remapped']
+
+
 def test_label_that_the_node_does_not_know(make_bag, node_bench, one_box_package):
     node_bench.start(object_detector.make, model=str(one_box_package))
     result = node_bench.play(make_bag(shades(2)), {'/detections': DetectionArray})

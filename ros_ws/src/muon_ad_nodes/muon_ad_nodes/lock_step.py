@@ -29,6 +29,7 @@ from muon_ad.bags import BagError
 from muon_ad.bags import BagWriter
 from muon_ad.bags import Message
 from muon_ad.bags import open_bag
+from muon_ad.bags.pictures import raw_topic
 from muon_ad.faults import FaultPlan
 from muon_ad.faults import FaultyMessages
 from muon_ad.replay.part import part_of
@@ -180,13 +181,17 @@ class _Player:
         self, bench: 'Bench', bag: Bag, start_ns: int, remap: dict[str, str], decode: bool,
         faults: list[str],
     ) -> None:
-        rules = [f'{before}:={after}' for before, after in remap.items()]
+        there = {*bag.topics, *map(raw_topic, bag.topics)}
+        rules = [f'{before}:={after}' for before, after in remap.items() if before in there]
         self._bench = bench
         self._nodes = [node for node in bench.nodes if node is not bench.probe]
         self._routes, left_out = routes_of(bag, [], rules, unpack=decode, with_clock=True)
         if decode:
             self._routes = {topic: self._by_type(route) for topic, route in self._routes.items()}
-        self.notes = [f'{topic} is not played: {reason}' for topic, reason in left_out.items()]
+        self.notes = [
+            *(f'{topic} is not played: {reason}' for topic, reason in left_out.items()),
+            *(f'{topic} is not in the bag, to be remapped' for topic in sorted(remap.keys() - there)),
+        ]
         self._counts = bag.counts
         self._start_ns = self._played_ns = self._time_ns = start_ns
         self._sender: BagSender | None = None
