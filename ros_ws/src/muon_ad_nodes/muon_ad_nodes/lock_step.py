@@ -190,7 +190,7 @@ class _Player:
             self._routes = {topic: self._by_type(route) for topic, route in self._routes.items()}
         self.notes = [
             *(f'{topic} is not played: {reason}' for topic, reason in left_out.items()),
-            *(f'{topic} is not in the bag, to be remapped' for topic in sorted(remap.keys() - there)),
+            *(f'{name} is not in the bag, to be remapped' for name in remap if name not in there),
         ]
         self._counts = bag.counts
         self._start_ns = self._played_ns = self._time_ns = start_ns
