@@ -7,6 +7,7 @@ from diagnostic_msgs.msg import KeyValue
 
 from muon_ad.images import ImageError
 from muon_ad_msgs.msg import TaskStatus
+from muon_ad_nodes.parts import realtime
 from muon_ad_nodes.parts.calibration import Calibration
 from muon_ad_nodes.parts.calibration import CalibrationError
 from muon_ad_nodes.parts.fault_injection import FaultInjection
@@ -59,7 +60,9 @@ class Capture:
 
         def open_anew() -> Source:
             clock.restart()
-            return open_source()
+            source = open_source()
+            realtime.release_memory()   # decoders and textures take much more while they are made
+            return source
 
         self._source = Reconnecting(faults.around(open_anew), stall_s, present, reset)
         self._stopping = threading.Event()

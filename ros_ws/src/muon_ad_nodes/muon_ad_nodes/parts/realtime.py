@@ -143,6 +143,14 @@ def _keep_freed_memory() -> None:
     libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
+def release_memory() -> None:
+    """Give freed memory back to the system; after work that takes much, once and for a moment.
+
+    Each thread frees into an arena of its own, which the others do not use.
+    """
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def _set_policy(settings: RealtimeSettings) -> list[str]:
     real_time = settings.policy in ('fifo', 'rr')
     priority = max(settings.priority, 1) if real_time else 0
