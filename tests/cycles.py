@@ -156,18 +156,20 @@ def measure(case: Case, paths: Sequence[Path], leak: Callable[[], object]) -> di
     node = make(bench, case, *paths)
     feeder = Feeder(bench, case)
     leaked, seen = [], []
-    for cycle in range(1, CYCLES + 1):
-        do(node, 'configure')
-        if cycle % WORKING_EVERY == 0:
-            do(node, 'activate')
-            if case.works:
-                work(bench, feeder, node)
-            do(node, 'deactivate')
-        do(node, 'cleanup')
-        leaked.append(leak())
-        if cycle in MEASURED:
-            seen.append(_holdings())
-    bench.close()
+    try:
+        for cycle in range(1, CYCLES + 1):
+            do(node, 'configure')
+            if cycle % WORKING_EVERY == 0:
+                do(node, 'activate')
+                if case.works:
+                    work(bench, feeder, node)
+                do(node, 'deactivate')
+            do(node, 'cleanup')
+            leaked.append(leak())
+            if cycle in MEASURED:
+                seen.append(_holdings())
+    finally:
+        bench.close()
     return {name: [each[name] for each in seen] for name in seen[0]}
 
 
