@@ -6,6 +6,7 @@ held, as JSON: a list by figure.
 """
 
 import ctypes
+import faulthandler
 import gc
 import importlib
 import json
@@ -35,6 +36,8 @@ from muon_ad_nodes.parts.images import to_message
 CYCLES, WORKING_EVERY = 100, 10
 # Threads, pools and caches of the libraries come in the first cycles.
 MEASURED = range(30, CYCLES + 1, 2)
+# After this the program says where it hangs, and ends.
+LIMIT_S = 400.0
 SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
@@ -229,6 +232,8 @@ LEAKS = {
 
 
 if __name__ == '__main__':
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(LIMIT_S, exit=True)
     name, style, detector, folder, *leak = sys.argv[1:]
     forget = LEAKS[leak[0]] if leak else lambda: None
     print(json.dumps(measure(CASES[name], [Path(style), Path(detector), Path(folder)], forget)))
