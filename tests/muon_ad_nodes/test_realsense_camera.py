@@ -1,13 +1,10 @@
 """The RealSense node on the SDK's software device: topics, geometry, stamps, life cycle."""
 
-import gc
-import os
 import re
 import threading
 import time
 
 import numpy as np
-import psutil
 import pytest
 from geometry_msgs.msg import TransformStamped
 from rclpy import Parameter
@@ -231,23 +228,3 @@ def test_without_the_sdk_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(realsense_sdk, '_WHY_NOT', 'libusb-1.0.so.0', raising=False)
     with pytest.raises(SourceError, match='libusb-1.0.so.0.*pip install'):
         realsense_sdk.require_sdk()
-
-
-def test_twenty_lives_leak_neither_threads_nor_handles(bench):
-    small = {'rgb_camera__color_profile': '96x72x60', 'depth_module__depth_profile': '96x72x60'}
-    node = bench.run(realsense_camera.make, **{**SIMULATED, **small})
-    process = psutil.Process()
-
-    def live() -> tuple[int, int]:
-        assert node.trigger_configure() == OK
-        assert node.trigger_activate() == OK
-        bench.wait(lambda: node.monitor.frames > 1, 'frames')
-        assert node.trigger_deactivate() == OK
-        assert node.trigger_cleanup() == OK
-        gc.collect()
-        return process.num_threads(), len(os.listdir('/proc/self/fd'))
-
-    before = [live() for _ in range(3)][-1]
-    after = [live() for _ in range(20)][-1]
-    assert after[0] <= before[0]
-    assert after[1] <= before[1]
