@@ -67,6 +67,7 @@ class Engine:
     def _load(self) -> ort.InferenceSession:
         if not self.path.is_file():
             raise EngineError(f'{self.path}: no such model file')
+        ort.disable_telemetry_events()  # a robot reports to nobody
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self.options.threads
         settings.inter_op_num_threads = 1
