@@ -107,8 +107,13 @@ def test_hung_nodes_are_killed_and_started_again(bench, start, watched):
     children['stopped'].send_signal(signal.SIGSTOP)
     publisher = bench.probe.create_publisher(Image, '/stuck/image_raw', qos.PUBLISH)
     bench.wait(lambda: publisher.get_subscription_count() > 0, 'the node to subscribe')
-    white = np.full((8, 8, 3), 255, np.uint8)
-    publisher.publish(to_message(white, 'rgb8', Time(), ''))
+    white = to_message(np.full((8, 8, 3), 255, np.uint8), 'rgb8', Time(), '')
+
+    def died() -> bool:
+        publisher.publish(white)    # again and again: the first may come before they are matched
+        return children['stuck'].poll() is not None
+
+    bench.wait(died, 'the stuck node to be killed', 60.0)
     for name in ('stopped', 'stuck'):
         assert children[name].wait(60) == -signal.SIGKILL
         watch.wait_for_active(name, but_not=before[name])
