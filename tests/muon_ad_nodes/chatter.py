@@ -4,10 +4,13 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import Image
 
+from muon_ad_nodes.parts.shared_memory import ports_of_the_dead_avoided
+
 
 def main() -> None:
     rclpy.init()
-    node = rclpy.create_node('chatter')
+    with ports_of_the_dead_avoided():
+        node = rclpy.create_node('chatter')
     publisher = node.create_publisher(Image, 'image', 1)
     words = iter(['ready'])
     node.create_subscription(Image, 'image', lambda _: print(next(words, '.'), flush=True), 1)

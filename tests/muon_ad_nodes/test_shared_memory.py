@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support import release_participants
+from support import wait_until
 
 from muon_ad_nodes.parts import shared_memory
 
@@ -54,6 +56,13 @@ class Chatter:
         """Its own segment: the one whose lock it keeps open."""
         (lock,) = (path for path in self.files() if re.fullmatch(r'.*_[0-9a-f]{16}_el', path.name))
         return Path(str(lock).removesuffix('_el'))
+
+    def ports(self) -> set[str]:
+        """The ports that it reads, of which it keeps the locks open."""
+        return {
+            path.name.removesuffix('_el')
+            for path in self.files() if re.fullmatch(r'.*_port\d+_el', path.name)
+        }
 
     def end(self, number: signal.Signals) -> None:
         """Send a signal and wait for the end."""
@@ -102,6 +111,17 @@ def test_killed_process_loses_its_memory_and_the_living_keeps_its_own(chatter):
     unused = {path for path, _ in shared_memory._unused()}
     assert not unused & used
     assert not segment.exists()
+
+
+def test_a_new_process_does_not_take_ports_of_a_killed_one_that_others_map(chatter):
+    survivor, victim = chatter(), chatter()
+    ports = victim.ports()
+    assert ports
+    wait_until(lambda: ports <= {path.name for path in survivor.files()}, 20, 'both to talk')
+    survivor.process.send_signal(signal.SIGSTOP)        # so that it does not let go of them
+    victim.end(signal.SIGKILL)
+    assert not chatter().ports() & ports
+    survivor.process.send_signal(signal.SIGCONT)
 
 
 def test_a_lone_killed_process(chatter):
@@ -162,6 +182,48 @@ def test_mapping_protects_without_a_lock(folder):
     with path.open('r+b') as file, mmap.mmap(file.fileno(), 4096):
         assert shared_memory.remove_stale() == []
     assert shared_memory.remove_stale() == [path]
+
+
+def test_ports_of_the_dead_are_avoided_and_no_others(folder):
+    import fcntl
+    import mmap
+
+    ports = {owner: folder / f'fastdds_port{n}' for n, owner in enumerate(OWNERS)}
+    with ExitStack() as mapping:
+        for owner, path in ports.items():
+            lock = path.with_name(f'{path.name}_el')
+            path.write_bytes(bytes(4096))
+            lock.touch()
+            if owner == 'living':
+                fcntl.flock(mapping.enter_context(lock.open()), fcntl.LOCK_EX)
+            if owner != 'dead, mapped by nobody':
+                file = mapping.enter_context(path.open('r+b'))
+                mapping.enter_context(mmap.mmap(file.fileno(), 4096))
+            if owner == 'dead, its file replaced':
+                path.unlink()
+                path.write_bytes(bytes(4096))
+        dangerous = sorted(
+            ports[owner].name for owner in ('dead, mapped', 'dead, its file replaced')
+        )
+        with shared_memory.ports_of_the_dead_avoided() as avoided:
+            assert avoided == dangerous
+            with shared_memory.ports_of_the_dead_avoided() as by_another:
+                assert by_another == dangerous
+            assert locked_ports(folder) == {*dangerous, ports['living'].name}
+        assert locked_ports(folder) == {ports['living'].name}
+        shared_memory.remove_stale()
+        assert set(ports.values()) - set(folder.iterdir()) == {ports['dead, mapped by nobody']}
+
+
+OWNERS = ('living', 'dead, mapped', 'dead, its file replaced', 'dead, mapped by nobody')
+
+
+def locked_ports(folder: Path) -> set[str]:
+    """The ports whose locks somebody holds."""
+    return {
+        path.name.removesuffix('_el')
+        for path in folder.glob('*_el') if shared_memory._is_locked(path)
+    }
 
 
 def test_nothing_to_do(folder):

@@ -14,6 +14,7 @@ from muon_ad_nodes.parts.executor import make_executor
 from muon_ad_nodes.parts.executor import spin_until
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.processes import wait_until_forsaken
+from muon_ad_nodes.parts.shared_memory import ports_of_the_dead_avoided
 from muon_ad_nodes.parts.transport import complaints
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -30,7 +31,9 @@ def run(make: Callable[[], SuiteNode]) -> int:
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     executor = make_executor()
-    node = make()
+    # One that takes the place of a killed process must not take its ports.
+    with ports_of_the_dead_avoided():
+        node = make()
     for line in complaints(rclpy.get_rmw_implementation_identifier(), os.environ):
         node.get_logger().warning(line)
     node.publish_status()

@@ -1,4 +1,4 @@
-"""Removes the shared memory that killed processes left behind.
+"""The shared memory that killed processes left behind: removed, and kept from harming others.
 
 Fast DDS keeps in /dev/shm, per participant, a segment and its lock, and per port a queue, its
 lock and a semaphore:
@@ -16,12 +16,18 @@ import os
 import re
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 FOLDER = Path('/dev/shm')
 # A process that is just starting has made a file but not yet mapped or locked it.
 SETTLE_S = 0.2
 
+_PORT_LOCK = re.compile(r'fast(?:dds|rtps)_port\d+_el')
 _FILE = re.compile(
     r'(?P<segment>fast(?:dds|rtps)_[0-9a-f]{16})(?:_[es]l)?'
     r'|(?:sem\.)?(?P<port>fast(?:dds|rtps)_port\d+)(?:_[es]l|_mutex)?'
@@ -50,6 +56,27 @@ def remove_stale(older_than_s: float = 0.0) -> list[Path]:
     return removed
 
 
+@contextmanager
+def ports_of_the_dead_avoided() -> Iterator[list[str]]:
+    """Keep Fast DDS from taking the ports of killed processes that others still map.
+
+    For the time in which a participant is made: it then takes the next port that is free. Yields
+    the names of the ports that are avoided. They are held by a shared lock on their lock files,
+    so that any number of processes can avoid them at once.
+    """
+    with ExitStack() as held:
+        free = {}
+        for path in filter(lambda path: _PORT_LOCK.fullmatch(path.name), FOLDER.iterdir()):
+            # A lock file that is gone belongs to no zombie; another user's we may not open.
+            with suppress(FileNotFoundError, PermissionError):
+                if file := _locked(path, fcntl.LOCK_SH):
+                    free[path.name.removesuffix('_el')] = held.enter_context(file)
+        mapped = _mapped_names() if free else set()
+        for name in free.keys() - mapped:
+            free.pop(name).close()
+        yield sorted(free)
+
+
 def _unused(older_than_s: float = 0.0) -> set[tuple[Path, int]]:
     """Return path and inode of the files of groups (segment or port) that nobody uses."""
     newest = time.time() - older_than_s
@@ -64,23 +91,26 @@ def _unused(older_than_s: float = 0.0) -> set[tuple[Path, int]]:
             continue
         if status.st_uid == os.geteuid():
             groups[match['segment'] or match['port']].append((path, status))
-    mapped = _mapped_inodes() if groups else set()
+    mapped = _mapped_names() if groups else set()
     return {
         (path, status.st_ino)
         for files in groups.values()
         # Locks last: to try one is to hold it for a moment, and a new port may want it.
         if all(status.st_ctime <= newest for _, status in files)
-        and not any(status.st_ino in mapped for _, status in files)
+        and not any(path.name in mapped for path, _ in files)
         and not any(_is_locked(path) for path, _ in files)
         for path, status in files
     }
 
 
-def _mapped_inodes() -> set[int]:
-    """Return the inodes below /dev/shm that processes map, as far as we may look."""
+def _mapped_names() -> set[str]:
+    """Return the names of files below /dev/shm that processes map, as far as we may look.
+
+    Also of files that have been removed meanwhile, or replaced by others of the same name.
+    """
     device = FOLDER.stat().st_dev
     wanted = f'{os.major(device):02x}:{os.minor(device):02x}'
-    inodes = set()
+    names = set()
     for maps in Path('/proc').glob('[0-9]*/maps'):
         try:
             lines = maps.read_text(errors='replace').splitlines()
@@ -88,9 +118,9 @@ def _mapped_inodes() -> set[int]:
             continue
         for line in lines:
             fields = line.split(maxsplit=5)
-            if fields[3] == wanted:
-                inodes.add(int(fields[4]))
-    return inodes
+            if fields[3] == wanted and len(fields) == 6:
+                names.add(Path(fields[5].removesuffix(' (deleted)')).name)
+    return names
 
 
 def _is_locked(path: Path) -> bool:
@@ -98,13 +128,21 @@ def _is_locked(path: Path) -> bool:
     if not path.name.endswith(('_el', '_sl')):
         return False
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = _locked(path, fcntl.LOCK_EX)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if file is None:
         return True
-    finally:
-        os.close(descriptor)
+    file.close()
     return False
+
+
+def _locked(path: Path, kind: int) -> IO[bytes] | None:
+    """Return the file opened and locked; None where another lock is in the way."""
+    file = path.open('rb')
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
