@@ -49,7 +49,7 @@ def isolate() -> None:
     """
     for name in TRANSPORT_VARIABLES:
         os.environ.pop(name, None)
-    os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(100, 220)))
+    os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
 
 
 def launch(arguments: Mapping[str, str] | None = None) -> Launch:

@@ -38,6 +38,7 @@ class Graph:
         self.node = rclpy.create_node('probe', context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
+        self.nodes = len(nodes)
         self.statuses: dict[str, TaskStatus] = {}
         for name in nodes:
             self.node.create_subscription(

@@ -4,6 +4,8 @@ import pytest
 from faults import test_cameras
 from faults import test_processes
 from faults import test_replay
+from faults import test_replay_processes
+from faults.processes import SECTION
 from faults.table import document
 from faults.table import PATH
 from faults.table import read_rows
@@ -18,7 +20,9 @@ def expected() -> list[Row]:
             for failing, case in test_cameras.CASES
         ),
         *(Row(test_replay.SECTION, f'`{case.fault}`', case.cells) for case in test_replay.CASES),
-        *(Row(test_processes.SECTION, *row) for row in test_processes.ROWS),
+        *(
+            Row(SECTION, *row) for row in (*test_processes.ROWS, *test_replay_processes.ROWS)
+        ),
     ]
 
 
