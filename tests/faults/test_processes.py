@@ -38,7 +38,11 @@ PARAMETERS = {
 SUPERVISOR = (
     '`kill -9` /supervisor', ('nothing until launch starts it again; all others run on',)
 )
-ROWS = [SUPERVISOR, *(blow.row(name) for blow in (KILL, STOP) for name in VICTIMS)]
+BOTH = (
+    '`kill -9` /supervisor and /camera/object_detector at once',
+    ('nothing until launch starts the supervisor again; that starts the other',),
+)
+ROWS = [SUPERVISOR, BOTH, *(blow.row(name) for blow in (KILL, STOP) for name in VICTIMS)]
 
 
 @pytest.fixture(scope='module')
@@ -86,3 +90,15 @@ def test_a_killed_supervisor_comes_back_and_the_others_run_on(watched, fault_tab
     )
     assert {name: watched.pid(name) for name in VICTIMS} == {name: old[name] for name in VICTIMS}
     fault_table.add(SECTION, *SUPERVISOR, seconds)
+
+
+def test_a_node_that_was_killed_with_the_supervisor_comes_back(watched, fault_table):
+    """No process of it is left to tell how it was started."""
+    old = {name: watched.pid(name) for name in ('/supervisor', '/camera/object_detector')}
+    for pid in old.values():
+        os.kill(pid, signal.SIGKILL)
+    struck = time.monotonic()
+    watched.wait(lambda: all(watched.pid(name) != old[name] for name in old), 'both')
+    watched.forget()
+    watched.wait(lambda: all(watched.results.values()), 'results of all')
+    fault_table.add(SECTION, *BOTH, time.monotonic() - struck)

@@ -18,9 +18,11 @@ from sensor_msgs.msg import Image
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.nodes import supervisor
 from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts import registry
 from muon_ad_nodes.parts import shared_memory
 from muon_ad_nodes.parts.images import to_message
 from muon_ad_nodes.parts.processes import find_nodes
+from muon_ad_nodes.parts.processes import identity
 
 FRAIL = Path(__file__).with_name('frail_node.py')
 HANG_S = 4.0
@@ -140,6 +142,32 @@ def test_node_that_dies_before_its_first_status(start, watched, bench, tmp_path)
     gate.unlink()
     watch.wait_for_active('infant', but_not=child.pid)
     assert watch.values('infant')['last trouble'].startswith('the process died')
+
+
+def test_node_that_dies_before_anyone_saw_it(start, watched, bench, monkeypatch, tmp_path):
+    """Of which /proc tells nothing any more when the supervisor comes."""
+    monkeypatch.setenv('XDG_RUNTIME_DIR', str(tmp_path))
+    ours = identity(os.getpid())
+    monkeypatch.setattr(registry, 'launcher', lambda: ours)
+    child = start('unseen', ('-m', 'muon_ad_nodes.main', 'frame_sync'))
+    bench.wait(lambda: registry.registered('/unseen', ours), 'word of how it was started')
+    child.kill()
+    child.wait()
+    watch = watched('unseen')
+    watch.wait_for_active('unseen', but_not=child.pid)
+    assert watch.values('unseen')['restarts'] == '1'
+    assert watch.values('unseen')['last trouble'].startswith('the process died')
+
+
+def test_a_node_that_was_given_up_has_no_figures_of_its_dead_process(start, watched, bench):
+    child = start('hopeless')
+    watch = watched('hopeless', restart_limit=0)
+    watch.wait_for_active('hopeless')
+    assert watch.values('hopeless')['pid'] == str(child.pid)
+    child.kill()
+    bench.wait(lambda: 'given up' in watch.line('hopeless').message, 'it to be given up')
+    assert 'pid' not in watch.values('hopeless')
+    assert watch.values('hopeless')['attempts used'] == '0 of 0'
 
 
 def test_node_that_someone_else_started_again_is_not_started_twice(start, watched, bench):

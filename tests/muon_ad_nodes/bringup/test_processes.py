@@ -9,12 +9,16 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from muon_ad_nodes.parts import registry
 from muon_ad_nodes.parts import shared_memory
+from muon_ad_nodes.parts.processes import identity
+from muon_ad_nodes.parts.processes import Recipe
 
 MARK = 'MUON_AD_TEST_RUN'
 
@@ -157,6 +161,20 @@ def test_a_node_that_is_started_again_has_not_failed(run):
     bringup.wait_for('exit code 4')
     bringup.wait_for('second start')
     assert bringup.stop() == 0
+
+
+def test_how_nodes_were_started_is_kept_while_it_runs(run):
+    """Also of one that has died; for the supervisor, which starts nodes again."""
+    bringup = run('talker:name="speaker" namespace="hall"', 'failing:name="goner"')
+    bringup.wait_for(r'\[talker-1\] arguments')
+    bringup.wait_for('exit code 3')
+    launcher = identity(bringup.process.pid)
+    talker, goner = (registry.registered(name, launcher) for name in ('/hall/speaker', '/goner'))
+    assert talker == replace(Recipe.of(bringup.pid_of('talker-1')), command=talker.command)
+    assert talker.command[1:3] == ('--ros-args', '-r') and talker.alive()
+    assert goner.pid == bringup.pid_of('failing-2') and not goner.alive()
+    bringup.stop()
+    assert registry.registered('/hall/speaker', launcher) is None
 
 
 def test_a_node_that_someone_else_stopped_has_failed(run):

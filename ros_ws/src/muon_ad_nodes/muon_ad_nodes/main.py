@@ -1,19 +1,32 @@
 """Entry points of the executables. Nothing heavy is imported before real time is set up."""
 
 import importlib
+import os
 import signal
 import sys
 
 from muon_ad_nodes.parts import realtime
+from muon_ad_nodes.parts import registry
+from muon_ad_nodes.parts.arguments import full_name
+from muon_ad_nodes.parts.processes import Recipe
 
 
 def _run(name: str) -> int:
     # Held until the process can end in order; see parts/process.py.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    _register(full_name(sys.argv[1:], name))
     realtime.start(name)
     process = importlib.import_module('muon_ad_nodes.parts.process')
     node = importlib.import_module(f'muon_ad_nodes.nodes.{name}')
     return process.run(node.make)
+
+
+def _register(name: str) -> None:
+    """Leave word of how this process was started, should it die before anyone has seen it."""
+    try:
+        registry.register(name, Recipe.of(os.getpid()), registry.launcher())
+    except OSError as error:
+        print(f'{name}: not started again if it dies at once: {error}', file=sys.stderr)
 
 
 def realsense_camera() -> int:

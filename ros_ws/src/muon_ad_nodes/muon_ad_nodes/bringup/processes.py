@@ -20,6 +20,9 @@ import yaml
 
 from muon_ad_nodes.bringup.launch import Launch
 from muon_ad_nodes.bringup.launch import Node
+from muon_ad_nodes.parts import registry
+from muon_ad_nodes.parts.processes import identity
+from muon_ad_nodes.parts.processes import Recipe
 from muon_ad_nodes.parts.shared_memory import remove_stale
 
 # How a stop escalates, and how long each signal may take: the times of ROS's launch.
@@ -87,6 +90,7 @@ def run(launch: Launch) -> int:
             while _pending(bringup):
                 _step(bringup)
         _remove_stale()
+        registry.forget(identity(os.getpid()))
     return int(any(child.failed for child in bringup.children))
 
 
@@ -159,8 +163,23 @@ def _start(bringup: Bringup, child: Child) -> None:
         child.failed = True
         return
     _log('INFO', child.label, f'process started with pid [{child.process.pid}]')
+    _register(child)
     os.set_blocking(child.process.stdout.fileno(), False)
     bringup.selector.register(child.process.stdout, selectors.EVENT_READ, child)
+
+
+def _register(child: Child) -> None:
+    """Leave word of how a node was started: it may die before it can do so itself."""
+    pid, name = child.process.pid, child.node.full_name
+    if name is None:
+        return
+    started = int(identity(pid).partition(':')[2] or 0)     # 0: it has ended already
+    environment = dict(child.node.environment)
+    recipe = Recipe(pid, started, tuple(child.command), environment, os.getcwd())
+    try:
+        registry.register(name, recipe, identity(os.getpid()))
+    except OSError as error:
+        _log('WARNING', child.label, f'not started again if it dies at once: {error}')
 
 
 def _pending(bringup: Bringup) -> bool:

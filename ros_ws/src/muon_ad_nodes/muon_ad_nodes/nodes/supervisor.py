@@ -22,6 +22,7 @@ from rclpy.timer import Timer
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts import processes
 from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts import registry
 from muon_ad_nodes.parts import shared_memory
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.parameters import Parameter
@@ -136,6 +137,7 @@ class Supervisor(SuiteNode):
                 )
             )
         self._clean_shared_memory()
+        registry.forget_ended()
 
     def start(self) -> None:
         """Begin to look after the nodes."""
@@ -203,13 +205,22 @@ class Supervisor(SuiteNode):
         return True
 
     def _look_for_processes(self) -> None:
-        """Find nodes that have not said anything yet: they may die before they do."""
+        """Find nodes that have not said anything yet: they may die before they do, or have."""
         unknown = self._charges.keys() - self._statuses.keys() - self._recipes.keys()
         if not unknown:
             return
-        for name, recipe in processes.find_nodes(unknown).items():
+        for name, recipe in {**self._registered(unknown), **processes.find_nodes(unknown)}.items():
             self._recipes[name] = recipe
             self._charges[name].saw_process(time.monotonic())
+
+    def _registered(self, names: set[str]) -> dict[str, processes.Recipe]:
+        """Return how these nodes were started, of which nobody may have seen a process."""
+        try:
+            found = {name: registry.registered(name, registry.launcher()) for name in names}
+        except (OSError, ValueError) as error:
+            self.warn_once(f'nodes that die before they are seen are not started again: {error}')
+            return {}
+        return {name: recipe for name, recipe in found.items() if recipe is not None}
 
     def _check(self) -> None:
         now = time.monotonic()
@@ -239,6 +250,7 @@ class Supervisor(SuiteNode):
             if charge.alive and (child_ended or not recipe.alive()):
                 now = time.monotonic()
                 charge.saw_death(now)
+                self._statuses.pop(name, None)      # its figures are not those of a living one
                 self._drop_reply(name)
                 self.get_logger().error(f'{name}: {charge.summary(now)}')
                 # Not yet: it may be younger than that.
@@ -361,7 +373,7 @@ def _help(charge: Charge, now: float) -> list[tuple[str, str]]:
         ('state', charge.state or ('starting' if charge.alive else 'not running')),
         ('restarts', str(charge.restarts)),
         ('hangs', str(charge.hangs)),
-        ('attempts used', f'{charge.attempts} of {charge.policy.limit}'),
+        ('attempts used', f'{min(charge.attempts, charge.policy.limit)} of {charge.policy.limit}'),
         ('last trouble', trouble),
     ]
 

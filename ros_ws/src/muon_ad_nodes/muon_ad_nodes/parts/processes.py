@@ -90,7 +90,7 @@ class Recipe:
         In a session of its own: launch ends what is left in that of a supervisor that died.
         Raises OSError where the executable or the folder is gone.
         """
-        keepers = ' '.join(filter(None, map(_identity, (os.getpid(), os.getppid()))))
+        keepers = ' '.join(filter(None, map(identity, (os.getpid(), os.getppid()))))
         return subprocess.Popen(
             self.command,
             env={**self.environment, KEEPERS: keepers},
@@ -167,11 +167,11 @@ def wait_until_forsaken() -> None:
     """Return when all KEEPERS of this process are gone; never where it has none."""
     keepers = os.environ.get(KEEPERS, '').split()
     numbers = [int(keeper.partition(':')[0]) for keeper in keepers]
-    while not keepers or set(keepers) & set(map(_identity, numbers)):
+    while not keepers or set(keepers) & set(map(identity, numbers)):
         time.sleep(KEEPER_PERIOD_S)
 
 
-def _identity(pid: int) -> str:
+def identity(pid: int) -> str:
     """Return a process as "number:start time"; '' where it is gone or of another container."""
     try:
         return f'{pid}:{_start_time(pid)}'
