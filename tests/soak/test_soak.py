@@ -79,6 +79,20 @@ def test_growth_is_judged_by_figure_and_life():
     assert not any(each['node'] == '/short' for each in report.growth(record))
 
 
+@pytest.mark.parametrize('seconds, level, grows', [
+    (600, 160, False),      # longer, and stood still above
+    (600, 140, True),       # longer, but below
+    (200, 160, True),       # above, but shorter
+])  # fmt: skip
+def test_a_life_that_fills_up_to_where_a_longer_one_stood_still_is_no_leak(seconds, level, grows):
+    record = record_of()
+    record.samples['/a', 1] = [(float(at), sample(heap=100 + at / 6)) for at in range(0, 300, 2)]
+    record.samples['/a', 2] = [(float(at), sample(heap=level)) for at in range(0, seconds, 2)]
+    found = {each['pid']: each for each in report.growth(record) if each['figure'] == 'heap'}
+    assert found[1]['growth'] > 20 and not found[2]['grows']
+    assert found[1]['grows'] == grows
+
+
 def test_the_longest_life_is_shown():
     record = record_of(a=lambda at: sample(heap=at))
     record.samples['/a', 77] = [(0.0, sample()), (10.0, sample())]

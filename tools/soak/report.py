@@ -62,7 +62,11 @@ class Record:
 
 
 def growth(record: Record) -> list[dict]:
-    """Return the judged trend of each figure of each process life that was long enough."""
+    """Return the judged trend of each figure of each process life that was long enough.
+
+    A life is no concern that ends below where a longer one of the same node stood still: its
+    queues and heap were filling up to the bound that the other shows.
+    """
     found = []
     for (node, pid), samples in record.samples.items():
         settled = [each for each in samples if each[0] >= samples[0][0] + WARM_UP_S]
@@ -76,12 +80,21 @@ def growth(record: Record) -> list[dict]:
             if judged is not None:
                 seconds = round(settled[-1][0] - settled[0][0])
                 found.append({'node': node, 'pid': pid, 'figure': figure, 'seconds': seconds,
-                              **asdict(judged)})
+                              'last': getattr(settled[-1][1], figure), **asdict(judged)})
+    for each in found:
+        each['grows'] = each['grows'] and not any(_shows_bound(other, each) for other in found)
     left = trend(*zip(*record.segments, strict=True), TOLERATED_LEFT) if record.segments else None
     if left is not None:
         found.append({'node': 'all', 'pid': 0, 'figure': 'segments in /dev/shm',
                       'seconds': round(record.seconds), **asdict(left)})
     return found
+
+
+def _shows_bound(other: dict, life: dict) -> bool:
+    """Whether a life shows that another, shorter one grew towards a bound and not past it."""
+    same = (other['node'], other['figure']) == (life['node'], life['figure'])
+    return same and not other['grows'] and other['seconds'] > life['seconds'] \
+        and other['last'] >= life['last']
 
 
 def without(spans: Sequence[Span], explained: Sequence[Span]) -> float:
