@@ -11,6 +11,7 @@ from muon_ad.replay import messages
 from muon_ad.replay.compare import changes
 from muon_ad.replay.compare import compare_detections
 from muon_ad.replay.compare import compare_pictures
+from muon_ad.replay.compare import compare_recordings
 from muon_ad.replay.compare import Comparer
 from muon_ad.replay.compare import Tolerances
 from muon_ad.replay.record import Recorded
@@ -61,6 +62,16 @@ def test_positions():
     assert outcome(array(found(z=2.0)), array(found(z=2.2))) == (['position m'], [])
     assert outcome(array(found(z=2.0)), array(found())) == (
         [], ['position of person is valid: False'])
+
+
+def test_what_is_no_number_differs():
+    assert outcome(array(found(score=0.8)), array(found(score=np.nan))) == (['score'], [])
+    assert outcome(array(found(score=np.nan)), array(found(score=0.8))) == (['score'], [])
+    assert outcome(array(found(z=2.0)), array(found(z=np.nan))) == (['position m'], [])
+    assert outcome(array(), array(found(score=np.nan))) == ([], ['person of score nan is new'])
+    lost = found(box=(np.nan, 10, 30, 50))
+    assert outcome(array(found()), array(lost))[1] == [
+        'person of score 0.80 is not found', 'person of score 0.80 is new']
 
 
 def test_missing_and_new_detections_count_unless_they_are_at_the_threshold():
@@ -140,6 +151,24 @@ def test_counts_and_stamps():
 def test_golden_that_keeps_some_pictures():
     assert compare([0, 10**9, 2 * 10**9], every=2).same
     assert not compare([10**9, 2 * 10**9], every=2).same
+
+
+def test_pictures_too_many_count_where_a_golden_keeps_some():
+    longer = compare([n * 10**9 for n in range(5)], every=2)
+    assert (longer.topics['/style'].got, longer.topics['/style'].extra) == (3, 1)
+
+
+def test_golden_that_keeps_some_pictures_of_equal_stamps_is_the_same_as_itself():
+    pictures = [np.full((12, 16, 3), 60 * number, np.uint8) for number in range(4)]
+    stored = Recording(Path('g.mcap'), {'every': 2}, {'/style': [
+        Recorded(0, IMAGE, messages.image(picture, 'rgb8', messages.header(0, '')))
+        for picture in pictures[::2]
+    ]})
+    assert compare_recordings(stored, stored, DEFAULT).same
+    comparer = Comparer(stored, DEFAULT, stored.about)
+    for number, picture in enumerate(pictures):
+        comparer.add('/style', number, 0, picture)
+    assert comparer.finish().same
 
 
 def test_worst_frame_is_named():

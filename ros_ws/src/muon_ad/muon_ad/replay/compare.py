@@ -153,14 +153,15 @@ class Comparer:
     ) -> None:
         """Take a DetectionArray, a picture (uint8 RGB [H, W, 3]), or another message of a bag.
 
-        `source` is the image it is of.
+        `number` counts the images of a run, by which a golden may leave pictures out; `source` is
+        the image it is of.
 
         Raises ImageError where the stored picture cannot be decoded.
         """
         report = self._topics.setdefault(topic, TopicReport())
+        if number % self._every and isinstance(value, np.ndarray):
+            return      # of these only some are stored
         stored = self._take(topic, stamp_ns)
-        if stored is None and self._every > 1 and isinstance(value, np.ndarray):
-            return      # of these only some were stored
         report.got += 1
         if stored is None:
             report.unmatched.append(stamp_ns)
@@ -225,9 +226,12 @@ def compare_recordings(
     Raises ImageError where a stored picture cannot be decoded.
     """
     comparer = Comparer(golden, tolerances, recording.about)
+    every = int(recording.about.get('every', 1))
     for topic, results in recording.results.items():
-        for number, result in enumerate(results):
-            comparer.add(topic, number, result.stamp_ns, result.value)
+        for place, result in enumerate(results):
+            value = result.value
+            number = place * every if isinstance(value, np.ndarray) else place
+            comparer.add(topic, number, result.stamp_ns, value)
     return comparer.finish()
 
 
@@ -270,7 +274,7 @@ def compare_detections(
     for stored in expected.detections:
         partner, overlap = _partner(stored, rest)
         if partner is None:
-            if stored.score - threshold > tolerances.score:
+            if _counts(stored, tolerances, threshold):
                 problems.append(f'{stored.label} of score {stored.score:.2f} is not found')
             continue
         # By identity: messages of arrays cannot be told apart by comparing them.
@@ -286,9 +290,14 @@ def compare_detections(
             measures.append(_at_most('position m', apart, tolerances.position_m))
     problems += [
         f'{found.label} of score {found.score:.2f} is new' for found in rest
-        if found.score - threshold > tolerances.score
+        if _counts(found, tolerances, threshold)
     ]
     return measures, problems
+
+
+def _counts(alone: Any, tolerances: Tolerances, threshold: float) -> bool:
+    """Whether a detection without a counterpart is a difference; NaN is near no threshold."""
+    return not alone.score - threshold <= tolerances.score
 
 
 def changes(before: dict, now: dict, prefix: str = '') -> list[str]:
@@ -326,6 +335,8 @@ def _point(detection: Any) -> np.ndarray:
 
 
 def _at_most(name: str, value: float, limit: float) -> Measure:
+    if np.isnan(value):     # is not above any limit, and would pass
+        return Measure(name, np.inf, limit, np.inf)
     worse = value / limit if limit > 0 else (2.0 if value > 0 else 0.0)
     return Measure(name, value, limit, worse)
 
