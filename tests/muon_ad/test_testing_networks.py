@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 
 from muon_ad.testing.result import stored
@@ -31,12 +32,23 @@ def bag(make_bag):
         ({'image': '/nowhere'}, ValueError, 'image /nowhere: is not in the bag'),
         ({'threshold': 1}, TypeError, 'run_networks has no option threshold; it takes .* seed'),
         ({'classes': 'unicorn'}, ValueError, 'unicorn'),
+        ({'threads': -1}, ValueError, 'threads is -1; expected 0 to 64'),
+        ({'threads': 999999}, ValueError, 'threads is 999999; expected 0 to 64'),
+        ({'seed': -3, 'faults': 'stall'}, ValueError, 'seed is -3; expected 0 or more'),
+        ({'depth': '/image_raw'}, ValueError, 'depth /image_raw: is the image itself'),
     ],
 )
 def test_what_cannot_be_run_is_told(run, bag, options, error, said):
     with pytest.raises(error, match=said) as raised:
         run(bag, **options)
     assert '--' not in str(raised.value), 'this is not the command line'
+
+
+def test_providers_that_are_not_there_are_told_with_those_that_are(run, bag, monkeypatch):
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CPUExecutionProvider'])
+    with pytest.raises(ValueError, match='providers is tensorrt,cuda; this ONNX Runtime has cpu'):
+        run(bag, providers=['tensorrt', 'cuda'])
+    run(bag, providers=['cuda', 'cpu']).assert_no_drops()
 
 
 def test_single_names_need_no_list(run, bag):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from muon_ad.faults.fault import Fault
+from muon_ad.faults.fault import FaultError
 from muon_ad.faults.line import Line
 from muon_ad.faults.plan import FaultPlan
 from muon_ad.images import DEPTH_ENCODINGS
@@ -29,12 +30,14 @@ class FaultyMessages:
 
     `clock` gives the plan's time. `beside_source`: the messages are of a camera, whose own faults
     are done to its frames already (`Fault.of_source`). `lost` counts, by stream, the messages that
-    a fault took away.
+    a fault took away. Raises FaultError for a plan whose seed is negative.
     """
 
     def __init__(
         self, plan: FaultPlan, clock: Callable[[], float], beside_source: bool = False
     ) -> None:
+        if plan.seed < 0:
+            raise FaultError(f'seed is {plan.seed}; expected 0 or more')
         self._plan = plan
         self._clock = clock
         self._beside_source = beside_source

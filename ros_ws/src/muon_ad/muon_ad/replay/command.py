@@ -1,6 +1,7 @@
 """`muon-ad replay`: networks over a bag, recorded, and compared with a stored run."""
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from muon_ad.replay.error import ReplayError
 from muon_ad.replay.networks import Choice
 from muon_ad.replay.networks import load
 from muon_ad.replay.networks import MOST_THREADS
+from muon_ad.replay.networks import THREADS_LIMIT
 from muon_ad.replay.pipeline import Frame
 from muon_ad.replay.pipeline import Replay
 from muon_ad.replay.record import Naming
@@ -212,9 +214,13 @@ def _fault_lines(faults: FaultPlan | None) -> list[str]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, least in (('threads', 0), ('every', 1)):
-        if getattr(args, name) < least:
-            raise ReplayError(f'--{name} is {getattr(args, name)}; expected {least} or more')
+    for name, least, most in (
+        ('threads', 0, THREADS_LIMIT), ('every', 1, math.inf), ('seed', 0, math.inf),
+    ):
+        value = getattr(args, name)
+        if not least <= value <= most:
+            expected = f'{least} or more' if most == math.inf else f'{least} to {most}'
+            raise ReplayError(f'--{name} is {value}; expected {expected}')
     for name in ('picture', 'worst'):
         path = getattr(args, name)
         if path is not None and not pictures.can_save(path):

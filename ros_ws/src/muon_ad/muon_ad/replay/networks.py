@@ -13,6 +13,7 @@ from muon_ad.replay.error import ReplayError
 from muon_ad.runtime.detection import Detector
 from muon_ad.runtime.engine import EngineError
 from muon_ad.runtime.engine import EngineOptions
+from muon_ad.runtime.engine import PROVIDERS
 from muon_ad.runtime.installed import find_package
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
@@ -22,6 +23,8 @@ from muon_ad.runtime.style import StyleModel
 
 # The networks are small: more threads would wait for each other.
 MOST_THREADS = 4
+# More than any robot's machine has cores; so many that they cannot be made hang ONNX Runtime.
+THREADS_LIMIT = 64
 # Beside the models, these decide about results.
 _LIBRARIES = (np, onnxruntime, cv2)
 
@@ -32,7 +35,8 @@ class Choice:
 
     Packages by path or by name of a shipped one, variants by name ('': the package's default),
     `style` by name or path of a picture ('': the package's default), `classes` to report
-    (none: all). `threads` inside an operator; 0: one a core, up to MOST_THREADS.
+    (none: all). `threads` inside an operator, up to THREADS_LIMIT; 0: one a core, up to
+    MOST_THREADS. Raises ReplayError for another number of threads.
     """
 
     style_model: str = 'style_default'
@@ -45,6 +49,10 @@ class Choice:
     providers: tuple[str, ...] = ('cpu',)
     threads: int = 0
     models: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threads <= THREADS_LIMIT:
+            raise ReplayError(f'threads is {self.threads}; expected 0 to {THREADS_LIMIT}')
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ def load(choice: Choice) -> Networks:
     """
     if not (choice.style_model or choice.detector_model):
         raise ReplayError('no network is chosen; expected a style model, a detector, or both')
+    _expect_provider(choice.providers)
     threads = choice.threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))
     options = EngineOptions(providers=choice.providers, threads=threads)
     about: dict = {
@@ -76,6 +85,17 @@ def load(choice: Choice) -> Networks:
     except EngineError as error:
         raise ReplayError(str(error)) from error
     return Networks(styler, detector, about)
+
+
+def _expect_provider(wanted: tuple[str, ...]) -> None:
+    """Raise ReplayError where all of `wanted` are known, and none is there."""
+    installed = onnxruntime.get_available_providers()
+    there = [name for name, provider in PROVIDERS.items() if provider in installed]
+    if set(wanted) <= PROVIDERS.keys() and not set(wanted) & set(there):
+        raise ReplayError(
+            f'providers is {",".join(wanted)}; this ONNX Runtime has {", ".join(there)}, expected '
+            'one of these'
+        )
 
 
 def _styler(choice: Choice, options: EngineOptions, about: dict) -> StyleModel:

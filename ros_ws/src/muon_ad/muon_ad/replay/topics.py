@@ -38,7 +38,8 @@ def choose(
     Without `images` these are all colour images of the bag; of an image that is there raw and
     compressed, the raw one. Depth is taken where its name says that it is aligned, camera_info
     beside the image (REP-135). Raises ReplayError where nothing is left, for a topic that is not
-    there or of another type, and for `depth` or `camera_info` with several cameras.
+    there or of another type, for `depth` that is the image itself, and for `depth` or
+    `camera_info` with several cameras.
     """
     colours, depths = _pictures(bag)
     notes = []
@@ -62,6 +63,11 @@ def choose(
         raise ReplayError(
             f'depth and camera_info belong to one camera; choose its image, one of '
             f'{", ".join(chosen)}'
+        )
+    if depth and raw_topic(depth) in map(raw_topic, chosen):
+        raise ReplayError(
+            f'depth {depth}: is the image itself; expected another topic, of depth that is '
+            'aligned with it'
         )
     streams = []
     for topic in chosen:
