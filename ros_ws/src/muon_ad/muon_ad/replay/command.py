@@ -123,9 +123,10 @@ def run(args: argparse.Namespace) -> int:
         streams, notes = choose(bag, args.image, args.depth, args.camera_info)
         replay = Replay(bag, streams, networks, args.start, args.duration, faults)
         replay.notes.update(dict.fromkeys(notes))
+        naming = _naming(args.remap, replay)
         comparer = Comparer(golden, tolerances, networks.about) if golden else None
         sheet = pictures.Sheet() if args.picture else None
-        summaries, wall_s = _play(args, replay, comparer, sheet)
+        summaries, wall_s = _play(args, replay, naming, comparer, sheet)
     frames = sum(summary.frames for summary in summaries.values())
     if not frames:
         raise ReplayError(f'{args.bag}: no image was played. {" ".join(replay.notes)} '
@@ -145,11 +146,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _play(
-    args: argparse.Namespace, replay: Replay, comparer: Comparer | None,
+    args: argparse.Namespace, replay: Replay, naming: Naming, comparer: Comparer | None,
     sheet: pictures.Sheet | None,
 ) -> tuple[dict, float]:
     """Run to the end; return the summary of each stream, and the seconds it took."""
-    naming = Naming(_remap(args.remap))
     summaries = {stream: report.Summary() for stream in replay.streams}
     takers: list[Callable[[Frame], None]] = [lambda f: summaries[f.stream].add(f)]
     begun = time.perf_counter()
@@ -243,11 +243,17 @@ def _tolerances(args: argparse.Namespace) -> Tolerances:
     return Tolerances(**{name: getattr(args, f'tolerance_{name}') for name in names})
 
 
-def _remap(rules: list[str]) -> dict[str, str]:
-    pairs = {}
+def _naming(rules: list[str], replay: Replay) -> Naming:
+    plain, pairs = Naming(), {}
     for rule in rules:
         before, arrow, after = rule.partition(':=')
         if not (before.startswith('/') and arrow and after.startswith('/')):
             raise ReplayError(f'--remap {rule}: expected /from:=/to')
-        pairs[before] = after
-    return pairs
+        if pairs.setdefault(before, after) != after:
+            raise ReplayError(f'--remap {rule}: {before} is {pairs[before]} already')
+    naming = Naming(pairs)
+    tasks = [name for name, network in (
+        (plain.style, replay.networks.styler), (plain.detections, replay.networks.detector),
+    ) if network is not None]
+    naming.check([name(stream) for stream in replay.streams for name in tasks])
+    return naming

@@ -1,6 +1,7 @@
 """Results of a replay as a bag: written, and read back to compare with."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -19,6 +20,7 @@ from muon_ad.images import ImageError
 from muon_ad.replay import messages
 from muon_ad.replay.error import ReplayError
 from muon_ad.replay.pipeline import Frame
+from muon_ad.replay.topics import is_name
 from muon_ad.replay.topics import Stream
 from muon_ad.stamps import nanoseconds
 
@@ -39,6 +41,32 @@ class Naming:
     def detections(self, stream: Stream) -> str:
         """Topic of detections."""
         return self._name(f'{raw_topic(stream.image)}/detections')
+
+    def check(self, results: Sequence[str]) -> None:
+        """Raise ReplayError where the new names do not fit the topics that `results` have.
+
+        These are the names of a `Naming` without `remap`. A renamed topic is one of them, a new
+        name one that ROS takes, and all results have names of their own.
+        """
+        for before, after in self.remap.items():
+            if before not in results:
+                raise ReplayError(
+                    f'remap {before}:={after}: no result is of {before}; results are of '
+                    f'{", ".join(results)}'
+                )
+            if not is_name(after):
+                raise ReplayError(
+                    f'remap {before}:={after}: {after} is no name of a topic; expected one such '
+                    'as /camera/style'
+                )
+        # As they are read back: without the ending that a compressed picture adds.
+        names = [raw_topic(self._name(topic)) for topic in results]
+        if twice := [topic for topic, name in zip(results, names, strict=True)
+                     if names.count(name) > 1]:
+            raise ReplayError(
+                f'remap would give {" and ".join(twice)} one name, {self._name(twice[0])}; '
+                'choose another for one of them'
+            )
 
     def _name(self, topic: str) -> str:
         return self.remap.get(topic, topic)

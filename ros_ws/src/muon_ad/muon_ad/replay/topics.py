@@ -1,5 +1,6 @@
 """Which topics of a bag the networks look at, and what belongs to each camera."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from muon_ad.replay.error import ReplayError
 
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 
+# Names that ROS takes; two underscores it keeps for itself.
+_NAME = re.compile(r'(/(?!\w*__)[A-Za-z_]\w*)+', re.ASCII)
 # Topics whose depth has a value for each pixel of a colour image: realsense-ros, openni, Kinect.
 _ALIGNED = ('aligned', 'registered')
 
@@ -28,6 +31,11 @@ class Stream:
     def topics(self) -> tuple[str, ...]:
         """All of them."""
         return tuple(filter(None, (self.image, self.depth, self.camera_info)))
+
+
+def is_name(topic: object) -> bool:
+    """Whether this is a full name of a topic, such as /camera/image_raw."""
+    return isinstance(topic, str) and _NAME.fullmatch(topic) is not None
 
 
 def choose(

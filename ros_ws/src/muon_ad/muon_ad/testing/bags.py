@@ -1,6 +1,5 @@
 """Tiny bags from pictures, for tests."""
 
-import re
 import struct
 from collections.abc import Iterable
 from numbers import Real
@@ -18,6 +17,7 @@ from muon_ad.images import COLOR_ENCODINGS
 from muon_ad.images import ENCODINGS
 from muon_ad.replay import messages
 from muon_ad.replay.topics import CAMERA_INFO
+from muon_ad.replay.topics import is_name
 from muon_ad.runtime.positions import Intrinsics
 
 BEGIN_NS = 1_700_000_000_000_000_000
@@ -29,7 +29,6 @@ _FROM_RGB = {
 }
 _COMPRESSED = ('rgb8', 'bgr8', 'mono8')
 _DEPTHS = {'uint16': '16UC1', 'float32': '32FC1'}
-_TOPIC = re.compile(r'(/[A-Za-z_]\w*)+', re.ASCII)
 _PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
 
 
@@ -69,7 +68,7 @@ def write_bag(
     if not (isinstance(rate, Real) and 0 < rate < 1e6):
         raise ValueError(f'rate is {rate!r}; expected images a second, above 0')
     for parameter, name in (('topic', topic), ('depth_topic', depth_topic)):
-        if not (isinstance(name, str) and _TOPIC.fullmatch(name)):
+        if not is_name(name):
             raise ValueError(f'{parameter} is {name!r}; expected a name such as /image_raw')
     with BagWriter(path) as bag:
         for number, picture in enumerate(pictures):
