@@ -16,6 +16,8 @@ from muon_ad.bags import BagWriter
 from muon_ad.bags import open_bag
 from muon_ad.bags.pictures import picture_of
 from muon_ad.cli import main
+from muon_ad.replay import pictures as pictures_of_runs
+from muon_ad.replay.error import ReplayError
 from muon_ad.replay.record import read_recording
 from muon_ad.scene import Scene
 from muon_ad.scene import View
@@ -105,6 +107,21 @@ def test_shifted_images_are_found_and_drawn(pictures, tmp_path, capsys):
     assert expect(*loose, '--fault', 'no_info for=99', bag=moved) == 1, 'positions are gone'
 
 
+def test_a_picture_that_cannot_be_written_takes_no_verdict_back(monkeypatch, capsys):
+    def full(path, _):
+        raise ReplayError(f'{path}: cannot be written: no space')
+
+    monkeypatch.setattr(pictures_of_runs, 'save', full)
+    assert expect('--duration', '0.1', '--picture', 'sheet.png') == 1
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[-2:] == [f'differs from {GOLDEN}', 'sheet.png: cannot be written: no space']
+    assert expect('--style', 'mosaic', '--duration', '0.1') == 1
+    assert 'replay_worst.png: cannot be written: no space' in capsys.readouterr().out
+    assert expect('--picture', 'sheet.png') == 2, 'a picture that was asked for is missing'
+    said = capsys.readouterr()
+    assert f'same as {GOLDEN}' in said.out and 'sheet.png: cannot be written' in said.err
+
+
 def test_what_changed_is_named(capsys):
     assert expect('--style', 'mosaic', '--duration', '0.1') == 1
     out = capsys.readouterr().out
@@ -142,6 +159,10 @@ def test_what_changed_is_named(capsys):
         ((BAG, '--every', '0'), '--every is 0'),
         ((BAG, '--tolerance-iou', '7'), 'tolerance iou is 7; expected 0 to 1'),
         ((BAG, '--picture', 'x.xyz'), '--picture x.xyz: expected a name such as sheet.png'),
+        ((BAG, '--picture', GOLDEN / 'x.png'),
+         f'--picture {GOLDEN}/x.png: cannot be written: {GOLDEN} is no folder; choose another'),
+        ((BAG, '--expect', GOLDEN, '--worst', GOLDEN / 'folder' / 'x.png'),
+         f'x.png: cannot be written: {GOLDEN} is no folder'),
         ((BAG, '--fault', 'stall stream=colour'), "stream is 'colour'; the streams here are"),
         ((BAG, '--duration', '-1'), 'duration is -1 s'),
         ((BAG, '--tolerance-ssim', 'nan'), 'tolerance ssim is nan; expected 0 to 1'),

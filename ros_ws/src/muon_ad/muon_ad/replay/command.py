@@ -136,13 +136,18 @@ def run(args: argparse.Namespace) -> int:
         _say(console, line)
     if bag.trouble:
         _say(console, f'{args.bag} is damaged; what is readable was played: {bag.trouble}')
-    if sheet is not None:
-        sheet.save(args.picture)
-        _say(console, str(args.picture))
     if args.record:
         _say(console, str(args.record))
-    status = SAME if comparer is None else _conclude(console, args, comparer.finish())
-    return DIFFERS if bag.trouble else status
+    comparison = comparer.finish() if comparer else None
+    same = comparison is None or _conclude(console, args, comparison)
+    status = SAME if same and not bag.trouble else DIFFERS
+    try:
+        _save_pictures(console, args, sheet, comparison)
+    except ReplayError as error:
+        if status == SAME:
+            raise
+        _say(console, str(error))       # no picture takes an answer back
+    return status
 
 
 def _play(
@@ -181,19 +186,27 @@ def compare_frame(comparer: Comparer, naming: Naming, frame: Frame) -> None:
         comparer.add(topic, frame.number, frame.stamp_ns, frame.detections, frame.rgb)
 
 
-def _conclude(console: Console, args: argparse.Namespace, comparison: Comparison) -> int:
+def _conclude(console: Console, args: argparse.Namespace, comparison: Comparison) -> bool:
+    """Tell how the results compare; return whether they are the same."""
     console.print(report.comparison_table(comparison))
     for line in report.comparison_lines(comparison):
         _say(console, line)
-    if comparison.same:
-        _say(console, f'same as {args.expect}, within tolerances')
-        return SAME
-    worst = comparison.worst
-    if pictures.can_draw(worst):
-        pictures.save(args.worst, pictures.worst_picture(worst))
+    verdict = f'same as {args.expect}, within tolerances'
+    _say(console, verdict if comparison.same else f'differs from {args.expect}')
+    return comparison.same
+
+
+def _save_pictures(
+    console: Console, args: argparse.Namespace, sheet: pictures.Sheet | None,
+    comparison: Comparison | None,
+) -> None:
+    """Raises ReplayError where a picture cannot be written."""
+    if comparison and not comparison.same and pictures.can_draw(comparison.worst):
+        pictures.save(args.worst, pictures.worst_picture(comparison.worst))
         _say(console, f'the worst frame, expected and got: {args.worst}')
-    _say(console, f'differs from {args.expect}')
-    return DIFFERS
+    if sheet is not None:
+        sheet.save(args.picture)
+        _say(console, str(args.picture))
 
 
 def _golden(path: Path) -> Recording:
@@ -221,10 +234,17 @@ def _check(args: argparse.Namespace) -> None:
         if not least <= value <= most:
             expected = f'{least} or more' if most == math.inf else f'{least} to {most}'
             raise ReplayError(f'--{name} is {value}; expected {expected}')
-    for name in ('picture', 'worst'):
-        path = getattr(args, name)
-        if path is not None and not pictures.can_save(path):
-            raise ReplayError(f'--{name} {path}: expected a name such as sheet.png')
+    for name, wanted in (('picture', args.picture), ('worst', args.expect)):
+        if wanted is not None:
+            _check_picture(name, getattr(args, name))
+
+
+def _check_picture(option: str, path: Path) -> None:
+    """Raise ReplayError for a picture that cannot be written when the run is over."""
+    if not pictures.can_save(path):
+        raise ReplayError(f'--{option} {path}: expected a name such as sheet.png')
+    if why := pictures.refused(path):
+        raise ReplayError(f'--{option} {path}: cannot be written: {why}; choose another place')
 
 
 def _choice(args: argparse.Namespace) -> Choice:

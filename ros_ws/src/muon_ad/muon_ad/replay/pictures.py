@@ -1,5 +1,6 @@
 """A replay to look at: a contact sheet, and the frame that differs most from a stored run."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -108,6 +109,16 @@ def can_save(path: Path) -> bool:
         return cv2.haveImageWriter(str(path))
     except cv2.error:       # no ending at all
         return False
+
+
+def refused(path: Path) -> str:
+    """Return why a file cannot be written at `path`, '' where nothing speaks against it."""
+    if path.is_dir():
+        return 'it is a folder'
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if there != path and not there.is_dir():
+        return f'{there} is no folder'
+    return '' if os.access(there, os.W_OK) else f'{there} is write-protected'
 
 
 def save(path: Path, rgb: np.ndarray) -> None:
