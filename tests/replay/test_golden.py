@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnxruntime
 import pytest
+import tiny_bags
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
@@ -188,6 +190,31 @@ def test_recording_twice_gives_the_same_bytes(tmp_path):
                      '--threads', threads]) == 0
     first, second = (file.read_bytes() for file in files)
     assert first == second
+
+
+def test_a_run_that_is_terminated_leaves_nothing_behind(tmp_path):
+    """Neither beside its output nor of the bag, which it unpacks."""
+    with BagWriter(tmp_path / 'long', compression='file') as bag:
+        for number in range(5000):      # minutes of work
+            image = tiny_bags.image(0, number)
+            bag.write('/image', tiny_bags.IMAGE, tiny_bags.START_NS + number, image)
+    out, unpacked = tmp_path / 'out', tmp_path / 'unpacked'
+    unpacked.mkdir()
+    running = subprocess.Popen(
+        [sys.executable, '-m', 'muon_ad.cli', 'replay', tmp_path / 'long', '--record',
+         out / 'x.mcap'], env={**os.environ, 'TMPDIR': str(unpacked)}, stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (out.is_dir() and any(out.glob('.x-*/x'))) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert any(unpacked.glob('muon-ad-bag-*'))
+        running.terminate()
+        assert running.wait(60) == 143
+    finally:
+        running.kill()
+        running.wait()
+    assert not list(out.iterdir()) and not list(unpacked.glob('muon-ad-bag-*'))
 
 
 def test_other_readers_open_a_recording(tmp_path):

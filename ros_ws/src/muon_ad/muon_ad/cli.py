@@ -2,7 +2,9 @@
 
 import argparse
 import importlib
+import signal
 import sys
+from types import FrameType
 
 # command: (module with add_arguments and run, help). Nested commands are written with a space.
 COMMANDS = {
@@ -21,9 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status.
 
     0 and 1 are a command's answers (1: it found something wrong, such as results that differ);
-    2 means that it could not answer: an unknown command or option, bad input.
+    2 means that it could not answer: an unknown command or option, bad input. Without
+    `arguments` they are the process's own, which SIGTERM then ends in order.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        signal.signal(signal.SIGTERM, _end)
     words = next((n for n in (2, 1) if ' '.join(arguments[:n]) in COMMANDS), 0)
     if not words:
         return _overview(arguments)
@@ -41,6 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f'muon-ad {command}: interrupted', file=sys.stderr)
         return 130
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Leave as after an error, so that what is half written is cleared away."""
+    signal.signal(number, signal.SIG_IGN)       # once is enough
+    sys.exit(128 + number)
 
 
 def _overview(arguments: list[str]) -> int:
