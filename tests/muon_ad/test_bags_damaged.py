@@ -168,6 +168,29 @@ def test_a_database_that_is_cut_plays_up_to_there(tmp_path):
     assert counts == sorted(counts) and counts[0] > 5
 
 
+def test_a_file_too_short_to_be_opened_tells_its_byte(bags, tmp_path):
+    database = bags['sqlite3'].read_bytes()
+    before_tables = tmp_path / 'cut.db3'
+    for cut in (60, 2000, 4096, 9000):
+        before_tables.write_bytes(database[:cut])
+        told = f'not a bag of rosbag2: stopped near byte {cut} of {len(database)}, where the file'
+        with pytest.raises(BagError, match=told):
+            open_bag(before_tables)
+    before_tables.write_bytes(database[:17])
+    with pytest.raises(BagError, match='stopped near byte 0 of 17: file is not a database'):
+        open_bag(before_tables)
+    for kind, mark in (('mcap', 8), ('ros1', 13), ('sqlite3', 16)):
+        path = tmp_path / f'cut.{kind}'
+        for cut in range(1, mark):
+            path.write_bytes(bags[kind].read_bytes()[:cut])
+            with pytest.raises(BagError, match=rf'stopped at byte {cut} of {cut}: .*; expected'):
+                open_bag(path)
+    short = tmp_path / 'cut.mcap'
+    for cut in range(8, 13):
+        short.write_bytes(bags['mcap'].read_bytes()[:cut])
+        assert f'stopped at byte 8 of {cut}: ' in read_all(short)[1]
+
+
 def test_a_damaged_page_costs_only_what_is_on_it(tmp_path):
     with BagWriter(tmp_path / 'long', storage='sqlite3', compression='') as bag:
         for n in range(400):

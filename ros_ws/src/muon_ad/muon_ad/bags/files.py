@@ -73,6 +73,11 @@ def open_file(path: Path, trouble: Trouble, stack: ExitStack) -> BagFile:
         if kind is None:
             if not path.stat().st_size:
                 raise BagError(f'{path}: is empty (0 bytes); expected MCAP, SQLite or ROS 1 (2.0)')
+            if file == path and any(magic.startswith(head) for magic in _FORMATS):
+                raise BagError(
+                    f'{path}: stopped at byte {len(head)} of {len(head)}: the file ends within '
+                    'its mark; expected MCAP, SQLite or ROS 1 (2.0)'
+                )
             raise BagError(
                 f'{path}: begins with {head[:8]!r}; expected MCAP, SQLite or ROS 1 (2.0)'
                 + (f' ({trouble})' if str(trouble) else '')

@@ -1,5 +1,6 @@
 """SQLite files of rosbag2 (*.db3), also those that are cut off or damaged within."""
 
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set
@@ -19,6 +20,8 @@ from muon_ad.bags.types import normalised
 
 MAGIC = b'SQLite format 3\0'
 _BAD_DATABASE = (apsw.Error, UnicodeDecodeError)
+# The size of a page and how many there are, in the first bytes of a database.
+_HEADER = struct.Struct('>16xH10xI')
 _ROW = np.dtype([('time', '<i8'), ('channel', '<i8'), ('row', '<i8')])
 
 
@@ -36,7 +39,9 @@ class SqliteFile:
             self.channels = self._channels()
         except _BAD_DATABASE as error:
             self.close()
-            raise BagError(f'{path}: not a bag of rosbag2: {error}') from error
+            raise BagError(
+                f'{path}: not a bag of rosbag2: stopped near {self._end(path)}: {error}'
+            ) from error
         self._rows = self._index()
         self.counts = Counter(self._rows['channel'].tolist())
         times = self._rows['time']
@@ -134,9 +139,22 @@ class SqliteFile:
 
         return np.fromiter(rows(), _ROW)
 
+    def _end(self, path: Path) -> str:
+        """Say where a database cannot be read on: where it was cut, or at what was read last."""
+        with path.open('rb') as stream:
+            page, pages = _HEADER.unpack(stream.read(_HEADER.size).ljust(_HEADER.size, b'\0'))
+        announced = pages * (page if page > 1 else 1 << 16)     # which two bytes cannot hold
+        if announced > self._size:
+            return f'byte {self._size} of {announced}, where the file ends'
+        return f'byte {self._position} of {self._size}'
+
+    @property
+    def _position(self) -> int:
+        """The byte that was read last, or the end where there are none."""
+        return min(self._reads.last, self._size)
+
     def _told(self, what: str, error: Exception) -> None:
-        position = min(self._reads.last, self._size)
-        self._trouble.add(f'{self._name}: {what} byte {position} of {self._size}: {error}')
+        self._trouble.add(f'{self._name}: {what} byte {self._position} of {self._size}: {error}')
 
 
 class _Reads(apsw.VFS):
