@@ -137,7 +137,7 @@ def test_faults_that_do_nothing_are_told(tmp_path, networks):
 @pytest.mark.parametrize(
     'part, said',
     [
-        ({'start_s': 9.0}, r'start is 9 s, after the end; \S+ is 0.2 s long'),
+        ({'start_s': 9.0}, 'start is 9 s, after the end; expected at most 0.2 s, the length of '),
         ({'start_s': -1.0}, 'start is -1 s'), ({'duration_s': 0.0}, 'duration is 0 s'),
     ],
 )

@@ -366,12 +366,15 @@ def test_faults_are_refused_unless_enabled(bench, bag):
     ('parameters', 'expected'),
     [
         ({'path': ''}, 'parameter path is empty'),
-        ({'path': '/no/such'}, '/no/such: no such bag'),
-        ({'path': __file__}, 'expected MCAP, SQLite or ROS 1'),
+        ({'path': '/no/such'}, 'parameter path: /no/such: no such bag; expected'),
+        ({'path': __file__}, f'parameter path: {__file__}: begins with'),
+        ({'start_offset_s': 0.06}, 'parameter start_offset_s: start is 0.06 s, after the end; '
+         'expected at most 0.05 s'),
         ({'topics': ['/nope']}, "parameter topics has '/nope'; the bag has /image, /text"),
         ({'remap': ['/image=/x']}, "parameter remap has '/image=/x'; expected from:=to"),
         ({'remap': ['/nope:=/x']}, "parameter remap has '/nope:=/x'"),
         ({'remap': ['/image:=/text']}, 'both as /text'),
+        ({'remap': ['/image:=/a b']}, "parameter remap has '/image:=/a b'; expected another name"),
         ({'wait_for': ['/nope']}, "parameter wait_for has '/nope'; expected"),
         ({'wait_for': ['/image=x']}, "parameter wait_for has '/image=x'; expected"),
         ({'wait_for': ['/image=0']}, "parameter wait_for has '/image=0'; expected"),

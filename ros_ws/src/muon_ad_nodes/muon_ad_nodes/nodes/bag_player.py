@@ -11,8 +11,11 @@ from rclpy.clock import ClockType
 from std_srvs.srv import Trigger
 
 from muon_ad.bags import Bag
+from muon_ad.bags import BagError
 from muon_ad.bags import Message
 from muon_ad.bags import open_bag
+from muon_ad.replay.error import ReplayError
+from muon_ad.replay.part import part_of
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts.bag_sender import BadMessage
 from muon_ad_nodes.parts.bag_sender import BagSender
@@ -100,6 +103,7 @@ class BagPlayer(SuiteNode):
     def __init__(self) -> None:
         super().__init__('bag_player', PARAMETERS)
         self._bag: Bag | None = None
+        self._part_ns: tuple[int, int | None] = (0, None)
         self._routes: dict[str, Route] = {}
         self._left_out: dict[str, str] = {}
         self._needed: dict[str, int] = {}
@@ -120,7 +124,7 @@ class BagPlayer(SuiteNode):
             raise ParameterError('parameter path is empty; expected a bag')
         if settings.clock_hz and self.get_parameter('use_sim_time').value:
             raise ParameterError('parameter use_sim_time is true; expected false beside clock_hz')
-        self._bag = open_bag(settings.path)
+        self._open()
         self._routes, self._left_out = routes_of(
             self._bag, settings.topics, settings.remap,
             unpack=settings.decompress, with_clock=bool(settings.clock_hz),
@@ -151,7 +155,7 @@ class BagPlayer(SuiteNode):
         self._stopping.clear()
         self._sent = 0
         self._timeline = Timeline(settings.rate, settings.start_paused, self._now_ns)
-        self._timeline.begin(self._start_ns())
+        self._timeline.begin(self._part_ns[0])
         self._thread = threading.Thread(target=self._run, name='playback')
         self._thread.start()
 
@@ -200,11 +204,21 @@ class BagPlayer(SuiteNode):
         if self._faults is not None:
             self._faults.describe(status)
 
+    def _open(self) -> None:
+        settings = self.settings
+        try:
+            self._bag = open_bag(settings.path)
+        except BagError as error:
+            raise ParameterError(f'parameter path: {error}') from error
+        try:
+            self._part_ns = part_of(
+                self._bag, settings.start_offset_s, settings.duration_s or None
+            )
+        except ReplayError as error:
+            raise ParameterError(f'parameter start_offset_s: {error}') from error
+
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
-
-    def _start_ns(self) -> int:
-        return self._bag.start_ns + round(self.settings.start_offset_s * _SECOND)
 
     def _new_time(self, time_ns: int) -> int:
         return self._timeline.wall_time(time_ns)
@@ -292,9 +306,7 @@ class BagPlayer(SuiteNode):
 
     def _messages(self) -> Iterator[Message]:
         """Yield what is to be played, and begin its time with it."""
-        settings, bag = self.settings, self._bag
-        start = self._start_ns()
-        end = start + round(settings.duration_s * _SECOND) if settings.duration_s else None
+        bag, (start, end) = self._bag, self._part_ns
         self._timeline.begin(start)
         if start > bag.start_ns:
             latched = [route.topic for route in self._routes.values() if route.latched]

@@ -88,6 +88,8 @@ def _renamed(bag: Bag, remap: list[str]) -> dict[str, str]:
                 f'parameter remap has {entry!r}; expected from:=to with a topic of the bag: '
                 f'{", ".join(sorted(known))}'
             )
+        if wrong := _wrong_with(after):
+            raise ParameterError(f'parameter remap has {entry!r}; expected another name: {wrong}')
         names[before] = after
     return names
 
