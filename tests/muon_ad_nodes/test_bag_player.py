@@ -110,6 +110,17 @@ def test_nothing_is_played_before_its_subscribers_are_there(bench, statuses, bag
     bench.wait(lambda: len(first) == len(second) == COUNT and texts, 'all messages, twice')
 
 
+def test_without_a_limit_it_waits_and_says_for_whom(bench, statuses, bag):
+    node = player(bench, bag)
+    assert node.settings.wait_for_s == 0.0
+    assert node.trigger_activate() == OK
+    waiting = 'waiting for a subscriber of any of /image, /text'
+    bench.wait(lambda: statuses and statuses[-1].message == waiting, 'the player to wait')
+    texts = bench.listen(String, '/text', DEEP)     # that nobody wants the images holds nothing up
+    wait_for_end(bench, statuses)
+    bench.wait(lambda: texts, 'the text')
+
+
 def test_without_subscribers_it_plays_in_the_end_and_says_so(bench, statuses, bag):
     images = bench.listen(Image, '/image', DEEP)
     logged = bench.listen(Log, '/rosout', DEEP)

@@ -84,7 +84,7 @@ PARAMETERS = (
         kind='strings',
     ),
     Parameter(
-        'wait_for_s', 30.0,
+        'wait_for_s', 0.0,
         'Wait so many seconds for them and then play with a warning; 0: as long as it takes.',
         range=(0.0, 1e6),
     ),
