@@ -185,6 +185,18 @@ def test_a_message_held_back_at_the_end_is_given_out_or_counted():
     assert rig.plan.counts == {'slow': 3, 'cut off': 3}
 
 
+def test_what_is_held_back_can_be_had_when_it_is_due():
+    rig = Rig('slow ms=250', 'reorder every=2 stream=depth')
+    assert rig.messages.next_s is None and rig.messages.due() == []
+    for stream, at in (('color', 0.0), ('color_info', 0.1), ('color', 0.2)):
+        assert rig.send(image(at), at, stream) == []
+    assert rig.messages.next_s == 0.25
+    rig.now = 0.4
+    assert [name for name, _ in rig.messages.due()] == ['color', 'color_info']
+    assert rig.messages.due() == [] and rig.messages.next_s == pytest.approx(0.45)
+    assert [name for name, _ in rig.messages.rest()] == ['color']
+
+
 def test_slow_messages_come_late_and_in_order():
     rig = Rig('slow ms=250 for=0.35')
     out = {n: [int(seconds(m)) for m in rig.send(image(n), n * 0.1)] for n in range(8)}

@@ -10,6 +10,7 @@ from rclpy import Parameter
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -18,6 +19,7 @@ from std_srvs.srv import Trigger
 from muon_ad.bags import BagWriter
 from muon_ad.bags import message_class
 from muon_ad.images import to_array
+from muon_ad.testing.bags import camera_info
 from muon_ad_msgs.msg import DetectionArray
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_msgs.srv import InjectFault
@@ -215,6 +217,16 @@ def test_a_loop_begins_anew_and_new_stamps_go_on(bench, bag):
     assert np.diff(made[:COUNT]).tolist() == [STEP] * (COUNT - 1)
 
 
+def test_a_loop_of_one_message_is_no_flood(bench, tmp_path):
+    with BagWriter(tmp_path / 'one') as writer:
+        writer.write('/image', tiny_bags.IMAGE, START, tiny_bags.image(0, START))
+    images = bench.listen(Image, '/image', DEEP)
+    node = player(bench, tmp_path / 'one', loop=True, restamp=True, rate=4.0)
+    assert node.trigger_activate() == OK
+    bench.wait(lambda: len(images) > 2, 'three rounds')
+    assert (np.diff(stamps(images)) > 0.2e9).all()      # a second, at this rate
+
+
 def test_the_rate_can_be_changed_while_it_plays(bench, statuses, bag):
     bench.listen(Image, '/image', DEEP)
     node = player(bench, bag, rate=0.01)    # five seconds
@@ -361,6 +373,57 @@ def test_faults_are_done_to_what_is_played(bench, statuses, bag):
     bench.wait(lambda: len(images) == 2 * COUNT, 'every image twice')
     assert numbers(images) == sorted([*range(COUNT), *range(COUNT)])
     assert statuses[-1].frames == 2 * COUNT and statuses[-1].received == COUNT
+
+
+def write_cameras(folder) -> str:
+    """A bag with images, a single camera_info before them, and a text behind every tenth."""
+    info = camera_info(60.0, 16, 12, tiny_bags.image(0, START).header)
+    with BagWriter(folder / 'camera') as writer:
+        writer.write('/camera_info', 'sensor_msgs/msg/CameraInfo', START, info)
+        for number in range(30):
+            time_ns = START + number * STEP
+            writer.write('/image', tiny_bags.IMAGE, time_ns, tiny_bags.image(number, time_ns))
+            if number % 10 == 0:
+                text = message_class(tiny_bags.TEXT)(data=str(number))
+                writer.write('/text', tiny_bags.TEXT, time_ns, text)
+    return str(folder / 'camera')
+
+
+@pytest.mark.parametrize(
+    ('fault', 'order'),
+    [
+        ('late_info ms=60 for=10', ['0', '10', '20']),
+        ('slow ms=500 for=10', ['0', '10', '20']),      # longer than the bag
+        ('reorder every=3 for=10 stream=/text', ['0', '10', '20']),
+        ('reorder every=2 for=10', ['0', '20', '10']),
+    ],
+)
+def test_what_faults_hold_back_is_late_and_not_lost(bench, statuses, tmp_path, fault, order):
+    images = bench.listen(Image, '/image', DEEP)
+    infos = bench.listen(CameraInfo, '/camera_info', DEEP)
+    texts = bench.listen(String, '/text', DEEP)
+    node = player(
+        bench, write_cameras(tmp_path), wait_for=['*'], faults__enabled=True,
+        faults__schedule=[fault],
+    )
+    assert node.trigger_activate() == OK
+    assert wait_for_end(bench, statuses) == 'end of input after 34 messages'
+    bench.wait(lambda: len(images) == 30 and len(texts) == 3 and infos, 'all messages')
+    assert [text.data for text in texts] == order
+    assert sorted(numbers(images)) == list(range(30))
+    assert statuses[-1].frames == statuses[-1].received == 34
+    assert 'fault cut off' not in {value.key for value in statuses[-1].values}
+
+
+def test_a_late_message_does_not_wait_for_the_next_of_its_topic(bench, bag):
+    texts = bench.listen(String, '/text', DEEP)
+    node = player(
+        bench, bag, topics=['/text', '/image'], rate=0.01, wait_for=['/text'],
+        faults__enabled=True, faults__schedule=['slow ms=50 for=60 stream=/text'],
+    )
+    assert node.trigger_activate() == OK
+    bench.wait(lambda: texts, 'the late text')
+    assert node.monitor.received_frames < COUNT + 1, 'the bag is not over'
 
 
 def test_faults_are_refused_unless_enabled(bench, bag):

@@ -7,6 +7,7 @@ import pytest
 from support import wait_until
 
 from muon_ad_nodes.parts import timeline
+from muon_ad_nodes.parts.timeline import between_rounds_s
 from muon_ad_nodes.parts.timeline import Timeline
 
 S = 1_000_000_000
@@ -55,6 +56,36 @@ def test_a_message_passes_when_its_time_has_come(steady):
     thread.join(5)
     assert passed == [False]
     assert not line.wait(100 * S)
+
+
+def test_a_wait_ends_early_where_something_else_is_to_be_done(steady):
+    line = Timeline(1.0, False, lambda: 0)
+    line.begin(100 * S)
+    assert not line.wait(103 * S, 0.0)
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(line.wait(103 * S, 1.0)))
+    thread.start()
+    line.set_paused(True)
+    steady.now += 2 * S
+    line.set_rate(2.0)      # wakes it
+    assert thread.is_alive()
+    line.set_paused(False)
+    thread.join(5)
+    assert ended == [False]
+
+
+@pytest.mark.parametrize(
+    ('counts', 'duration_s', 'rate', 'expected_s'),
+    [
+        ([31, 4], 3.0, 1.0, 0.1),       # of the busiest topic
+        ([31], 3.0, 0.5, 0.2),
+        ([1], 0.0, 1.0, 1.0),           # nothing tells: never a flood
+        ([2], 3600.0, 1.0, 1.0),
+        ([100], 0.0, 10.0, 0.001),      # all at once
+    ],
+)
+def test_the_last_of_a_round_stands_as_long_as_others(counts, duration_s, rate, expected_s):
+    assert between_rounds_s(counts, duration_s, rate) == pytest.approx(expected_s)
 
 
 def test_the_clock_never_passes_a_message_that_was_not_sent(steady):

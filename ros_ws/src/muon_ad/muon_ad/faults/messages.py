@@ -49,7 +49,7 @@ class FaultyMessages:
         """Return the messages of `stream` to send now, in order: none, one or several.
 
         A message is copied before it is changed. One that is held back is returned with a later
-        one of its stream, or by `rest`.
+        one of its stream, by `due` or by `rest`.
         """
         now_s = self._clock()
         faults = [
@@ -65,10 +65,21 @@ class FaultyMessages:
             changed = self._shifted(stream, self._changed(message, faults), faults, now_s)
             held = [fault for fault in faults if _queues(fault, message)]
             line.put(changed, held, now_s)
-        ready = []
-        while (due := line.take(now_s)) is not None:
-            ready.append(due)
-        return ready
+        return _taken(line, now_s)
+
+    @property
+    def next_s(self) -> float | None:
+        """When the next message that is held back is due; None where none waits for its time."""
+        times = [line.next_s for line in self._lines.values() if line.next_s is not None]
+        return min(times, default=None)
+
+    def due(self) -> list[tuple[str, Any]]:
+        """Return and forget the messages that are due, of all streams, with their streams."""
+        now_s = self._clock()
+        return [
+            (name, message) for name, line in self._lines.items()
+            for message in _taken(line, now_s)
+        ]
 
     def rest(self) -> list[tuple[str, Any]]:
         """Return and forget the messages that are held back, with their streams."""
@@ -102,6 +113,13 @@ class FaultyMessages:
         sec, nanosec = divmod(shifted, 1_000_000_000)
         message.header.stamp = type(stamp)(sec=sec, nanosec=nanosec)
         return message
+
+
+def _taken(line: Line[Any], now_s: float) -> list[Any]:
+    taken = []
+    while (message := line.take(now_s)) is not None:
+        taken.append(message)
+    return taken
 
 
 def _is_info(message: object) -> bool:

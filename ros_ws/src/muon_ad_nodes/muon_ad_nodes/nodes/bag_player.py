@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 from diagnostic_msgs.msg import KeyValue
 from rclpy.clock import Clock
@@ -17,17 +18,18 @@ from muon_ad.bags import open_bag
 from muon_ad.replay.error import ReplayError
 from muon_ad.replay.part import part_of
 from muon_ad_msgs.msg import TaskStatus
+from muon_ad_nodes.parts.bag_faults import BagFaults
 from muon_ad_nodes.parts.bag_sender import BadMessage
 from muon_ad_nodes.parts.bag_sender import BagSender
 from muon_ad_nodes.parts.bag_topics import Route
 from muon_ad_nodes.parts.bag_topics import routes_of
 from muon_ad_nodes.parts.clock_topic import ClockTopic
-from muon_ad_nodes.parts.fault_injection import FaultInjection
 from muon_ad_nodes.parts.fault_injection import FAULTS
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
 from muon_ad_nodes.parts.stamps import milliseconds
+from muon_ad_nodes.parts.timeline import between_rounds_s
 from muon_ad_nodes.parts.timeline import Timeline
 
 _SECOND = 1_000_000_000
@@ -107,7 +109,7 @@ class BagPlayer(SuiteNode):
         self._routes: dict[str, Route] = {}
         self._left_out: dict[str, str] = {}
         self._needed: dict[str, int] = {}
-        self._faults: FaultInjection | None = None
+        self._faults: BagFaults | None = None
         self._sender: BagSender | None = None
         self._clock_topic: ClockTopic | None = None
         self._clock_timer = None
@@ -130,7 +132,7 @@ class BagPlayer(SuiteNode):
             unpack=settings.decompress, with_clock=bool(settings.clock_hz),
         )
         self._tell_what_is_left_out()
-        self._faults = FaultInjection(self, beside_source=False)
+        self._faults = BagFaults(self)
         self._sender = BagSender(
             self, self._routes, self._bag.counts,
             self._new_time if settings.restamp else None,
@@ -238,9 +240,12 @@ class BagPlayer(SuiteNode):
         try:
             self._wait_for_subscribers()
             self._faults.begin()    # now, so that its times are those of the bag
-            while self._play() and self.settings.loop and not self._stopping.is_set():
+            while self._play() and self.settings.loop:
+                counts = [self._bag.counts[topic] for topic in self._routes]
+                self._pass(between_rounds_s(counts, self._bag.duration_s, self.settings.rate))
                 if self._clock_topic is not None:
                     self._clock_topic.restart()
+            self._send_rest()
             if not self._stopping.is_set():
                 self._end()
         except Exception as error:  # noqa: BLE001 - reported by the node, which then ends
@@ -284,13 +289,46 @@ class BagPlayer(SuiteNode):
                 self.drop_invalid(str(error))
                 continue
             self._leap(message.time_ns)
-            if not self._timeline.wait(message.time_ns):
+            if not self._await(message.time_ns):
                 break
             self.monitor.received()
             with self.monitor.working():
                 self._publish(message, ready)
             played = True
         return played
+
+    def _await(self, time_ns: int) -> bool:
+        """Wait for the turn of a message, and send late ones meanwhile; False: it is stopped."""
+        self._send_late(self._faults.due())
+        while not self._timeline.wait(time_ns, self._faults.left_s):
+            if self._stopping.is_set():
+                return False
+            self._send_late(self._faults.due())
+        return True
+
+    def _pass(self, seconds: float) -> None:
+        """Let so much time pass, and send late messages meanwhile; less where it is stopped."""
+        end_s = time.monotonic() + seconds
+        while not self._stopping.is_set() and (rest_s := end_s - time.monotonic()) > 0:
+            left_s = self._faults.left_s
+            self._stopping.wait(rest_s if left_s is None else min(left_s, rest_s))
+            self._send_late(self._faults.due())
+
+    def _send_rest(self) -> None:
+        """Send what faults hold back at the end, each when it is due: late, not lost."""
+        while not self._stopping.is_set() and (left_s := self._faults.left_s) is not None:
+            self._pass(left_s)
+            self._send_late(self._faults.due())
+        if not self._stopping.is_set():
+            self._send_late(self._faults.rest())    # what only waits for a message behind it
+
+    def _send_late(self, held: list[tuple[str, Any]]) -> None:
+        for name, message in held:
+            begun, due_ns = time.perf_counter(), self._now_ns()
+            with self.monitor.working():
+                self._sender.send_late(name, message)
+            self._sent += 1
+            self.monitor.published(due_ns, publish=milliseconds(begun, time.perf_counter()))
 
     def _leap(self, time_ns: int) -> None:
         """Pass over hours in which nothing was recorded."""

@@ -87,6 +87,11 @@ class BagSender:
             self._restamp(ready, message.time_ns)
         return self._send(publisher, route.name, ready)
 
+    def send_late(self, name: str, message: Any) -> None:
+        """Publish under `name` what the `tamper` has held back."""
+        topic = next(topic for topic, route in self._routes.items() if route.name == name)
+        self._publishers[topic].publish(message)
+
     def destroy(self) -> None:
         """Destroy the publishers."""
         for publisher in self._publishers.values():

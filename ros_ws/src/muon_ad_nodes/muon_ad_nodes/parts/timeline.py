@@ -3,8 +3,21 @@
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 
 _SECOND = 1_000_000_000
+# Between two rounds of a loop, where a bag has no step or an odd one.
+_SHORTEST_STEP_S, _LONGEST_STEP_S = 0.01, 1.0
+
+
+def between_rounds_s(counts: Iterable[int], duration_s: float, rate: float) -> float:
+    """Return how long the last messages of a loop stand, in seconds of this world.
+
+    As long as those of the busiest of the topics, which have `counts` messages in `duration_s`.
+    """
+    steps = max(counts) - 1
+    step_s = duration_s / steps if steps > 0 else _LONGEST_STEP_S
+    return min(max(step_s, _SHORTEST_STEP_S), _LONGEST_STEP_S) / rate
 
 
 class Timeline:
@@ -35,8 +48,12 @@ class Timeline:
             self._due_ns = time_ns
             self._anchor(time_ns)
 
-    def wait(self, time_ns: int) -> bool:
-        """Wait for the turn of the message of `time_ns`; False where `stop` came before it."""
+    def wait(self, time_ns: int, within_s: float | None = None) -> bool:
+        """Wait for the turn of the message of `time_ns`.
+
+        False where `stop` came before it, or `within_s` seconds were over; these end no pause.
+        """
+        end_ns = None if within_s is None else time.monotonic_ns() + int(within_s * _SECOND)
         with self._condition:
             self._due_ns = time_ns
             while not self._stopped:
@@ -49,6 +66,11 @@ class Timeline:
                     left_s = (time_ns - self._now_ns()) / (self._rate * _SECOND)
                     if left_s <= 0.0:
                         return True
+                    if end_ns is not None:
+                        rest_ns = end_ns - time.monotonic_ns()
+                        if rest_ns <= 0:
+                            return False
+                        left_s = min(left_s, rest_ns / _SECOND)
                 self._condition.wait(left_s)
             return False
 

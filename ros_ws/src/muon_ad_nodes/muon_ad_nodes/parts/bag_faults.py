@@ -1,0 +1,28 @@
+"""The faults of a player of bags, which sends what they hold back when it is due."""
+
+from typing import Any
+
+from muon_ad_nodes.parts.fault_injection import FaultInjection
+from muon_ad_nodes.parts.lifecycle import SuiteNode
+
+
+class BagFaults(FaultInjection):
+    """The faults of `node`. A camera goes on, a bag ends: here no message waits for the next."""
+
+    def __init__(self, node: SuiteNode) -> None:
+        """Raises ParameterError for a schedule that makes no sense."""
+        super().__init__(node, beside_source=False)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the next message is due that is held back; None where none is."""
+        next_s = self._messages.next_s
+        return None if next_s is None else max(next_s - self.now_s(), 0.0)
+
+    def due(self) -> list[tuple[str, Any]]:
+        """Return and forget the messages that are due, with their streams."""
+        return self._messages.due()
+
+    def rest(self) -> list[tuple[str, Any]]:
+        """Return and forget all messages that are held back, with their streams."""
+        return self._messages.rest()
