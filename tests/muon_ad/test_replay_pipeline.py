@@ -125,6 +125,23 @@ def test_faults_lose_nothing_uncounted(tmp_path, networks):
     assert len({frame.number for frame in frames}) == 20
 
 
+def test_a_late_message_does_not_wait_for_the_next_of_its_topic(tmp_path, networks):
+    path = tmp_path / 'b.mcap'
+    with BagWriter(path) as bag:
+        for number in range(20):
+            stamp = BEGIN_NS + number * STEP_NS
+            header = messages.header(stamp, 'lens')
+            if number == 0:
+                bag.write('/camera_info', INFO, stamp, camera_info(60, 64, 48, header))
+            depth = messages.image(np.full((48, 64), 2000, np.uint16), '16UC1', header)
+            bag.write('/aligned_depth/image_raw', IMAGE, stamp, depth)
+            bag.write('/image_raw', IMAGE, stamp, messages.image(shades(1)[0], 'rgb8', header))
+    frames, _ = replay(path, networks, faults=FaultPlan(['late_info ms=950 for=10']))
+    located = [frame.detections.detections[0].position_valid for frame in frames]
+    # An image waits half a second for its calibration, which comes at the tenth.
+    assert located == [False] * 4 + [True] * 16
+
+
 def test_faults_that_do_nothing_are_told(tmp_path, networks):
     path = write_bag(tmp_path / 'b.mcap', shades(3))
     _, run = replay(path, networks, faults=FaultPlan(['stall at=5']))

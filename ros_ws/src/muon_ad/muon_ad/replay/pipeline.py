@@ -164,6 +164,8 @@ class _Camera:
         self._now_ns = message.time_ns
         self._now_s = (message.time_ns - self._run.bag.start_ns) * 1e-9 - self._run.start_s
         data = message.data
+        if self._faults is not None:
+            self._take_held(self._faults.due())
         if role == 'aligned':
             data = self._decoded_depth(data, message.type)
         if data is not None:
@@ -182,8 +184,12 @@ class _Camera:
 
     def release(self) -> None:
         """Take what faults still hold back: the bag is over, and no frame is to be lost."""
-        for name, message in self._faults.rest() if self._faults is not None else ():
-            self._actions[name](message)
+        if self._faults is not None:
+            self._take_held(self._faults.rest())
+
+    def _take_held(self, held: list[tuple[str, Any]]) -> None:
+        for role, message in held:
+            self._actions[role](message)
 
     def ready(self, now_ns: int | None) -> Iterator[Frame]:
         """Yield the results of images that need not wait any longer; None: of all."""
