@@ -339,7 +339,7 @@ def test_every_message_of_the_suite_is_known():
 def test_bags_need_no_ros():
     """Not even the message packages: the suite's own types come with the library."""
     code = (
-        'import sys, muon_ad.bags.pictures\n'
+        'import sys, muon_ad.bags, muon_ad.pictures\n'
         "muon_ad.bags.message_class('muon_ad_msgs/msg/TaskStatus')\n"
         "print([n for n in ('rclpy', 'sensor_msgs', 'muon_ad_msgs', 'torch') if n in sys.modules])"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from muon_ad.bags import message_class
-from muon_ad.bags.pictures import IMAGE
+from muon_ad.pictures import IMAGE
 from muon_ad.replay import messages
 from muon_ad.replay.compare import changes
 from muon_ad.replay.compare import compare_detections

@@ -5,7 +5,7 @@ import pytest
 
 from muon_ad.bags import BagWriter
 from muon_ad.bags import open_bag
-from muon_ad.bags.pictures import IMAGE
+from muon_ad.pictures import IMAGE
 from muon_ad.replay import messages
 from muon_ad.replay.error import ReplayError
 from muon_ad.replay.topics import choose

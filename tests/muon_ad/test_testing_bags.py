@@ -6,9 +6,9 @@ import pytest
 
 from muon_ad.bags import BagError
 from muon_ad.bags import open_bag
-from muon_ad.bags.pictures import picture_of
 from muon_ad.images import to_array
 from muon_ad.images import to_rgb
+from muon_ad.pictures import picture_of
 from muon_ad.runtime.positions import Intrinsics
 from muon_ad.testing.bags import write_bag
 

@@ -16,8 +16,8 @@ from mcap_ros2.decoder import DecoderFactory
 
 from muon_ad.bags import BagWriter
 from muon_ad.bags import open_bag
-from muon_ad.bags.pictures import picture_of
 from muon_ad.cli import main
+from muon_ad.pictures import picture_of
 from muon_ad.replay import pictures as pictures_of_runs
 from muon_ad.replay.error import ReplayError
 from muon_ad.replay.record import read_recording

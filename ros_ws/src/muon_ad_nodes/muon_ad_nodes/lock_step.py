@@ -29,9 +29,9 @@ from muon_ad.bags import BagError
 from muon_ad.bags import BagWriter
 from muon_ad.bags import Message
 from muon_ad.bags import open_bag
-from muon_ad.bags.pictures import raw_topic
 from muon_ad.faults import FaultPlan
 from muon_ad.faults import FaultyMessages
+from muon_ad.pictures import raw_topic
 from muon_ad.replay.part import part_of
 from muon_ad.replay.record import ABOUT
 from muon_ad.replay.topics import choose

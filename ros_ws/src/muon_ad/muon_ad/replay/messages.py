@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 
 from muon_ad.bags import message_class
-from muon_ad.bags.pictures import COMPRESSED
-from muon_ad.bags.pictures import IMAGE
-from muon_ad.bags.pictures import picture_of
 from muon_ad.images import DEPTH_ENCODINGS
 from muon_ad.images import ImageMessage
 from muon_ad.images import to_array
 from muon_ad.images import to_rgb
+from muon_ad.pictures import COMPRESSED
+from muon_ad.pictures import IMAGE
+from muon_ad.pictures import picture_of
 from muon_ad.runtime.detection import Detections
 from muon_ad.runtime.positions import Position
 

@@ -13,10 +13,10 @@ from mcap.reader import make_reader
 
 from muon_ad.bags import BagWriter
 from muon_ad.bags import open_bag
-from muon_ad.bags.pictures import COMPRESSED
-from muon_ad.bags.pictures import IMAGE
-from muon_ad.bags.pictures import raw_topic
 from muon_ad.images import ImageError
+from muon_ad.pictures import COMPRESSED
+from muon_ad.pictures import IMAGE
+from muon_ad.pictures import raw_topic
 from muon_ad.replay import messages
 from muon_ad.replay.error import ReplayError
 from muon_ad.replay.pipeline import Frame

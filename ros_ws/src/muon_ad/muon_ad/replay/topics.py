@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from muon_ad.bags import Bag
-from muon_ad.bags.pictures import COMPRESSED
-from muon_ad.bags.pictures import IMAGE
-from muon_ad.bags.pictures import raw_topic
 from muon_ad.images import DEPTH_ENCODINGS
+from muon_ad.pictures import COMPRESSED
+from muon_ad.pictures import IMAGE
+from muon_ad.pictures import raw_topic
 from muon_ad.replay.error import ReplayError
 
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'

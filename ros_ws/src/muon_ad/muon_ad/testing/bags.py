@@ -11,10 +11,10 @@ import numpy as np
 
 from muon_ad.bags import BagWriter
 from muon_ad.bags import message_class
-from muon_ad.bags.pictures import COMPRESSED
-from muon_ad.bags.pictures import IMAGE
 from muon_ad.images import COLOR_ENCODINGS
 from muon_ad.images import ENCODINGS
+from muon_ad.pictures import COMPRESSED
+from muon_ad.pictures import IMAGE
 from muon_ad.replay import messages
 from muon_ad.replay.topics import CAMERA_INFO
 from muon_ad.replay.topics import is_name

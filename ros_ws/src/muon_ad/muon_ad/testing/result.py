@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from muon_ad.bags import open_bag
-from muon_ad.bags.pictures import raw_topic
 from muon_ad.images import ImageError
+from muon_ad.pictures import raw_topic
 from muon_ad.replay import messages
 from muon_ad.replay import pictures
 from muon_ad.replay import report

@@ -12,8 +12,8 @@ from rclpy.qos import ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
 from muon_ad.bags import Message
-from muon_ad.bags.pictures import picture_of
 from muon_ad.images import ImageError
+from muon_ad.pictures import picture_of
 from muon_ad_nodes.parts.bag_topics import Route
 from muon_ad_nodes.parts.image_topic import Tamper
 from muon_ad_nodes.parts.images import to_message

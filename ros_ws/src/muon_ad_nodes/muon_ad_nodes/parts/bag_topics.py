@@ -11,8 +11,8 @@ from sensor_msgs.msg import Image
 
 from muon_ad.bags import Bag
 from muon_ad.bags.error import first_line
-from muon_ad.bags.pictures import COMPRESSED
-from muon_ad.bags.pictures import raw_topic
+from muon_ad.pictures import COMPRESSED
+from muon_ad.pictures import raw_topic
 from muon_ad_nodes.parts.parameters import ParameterError
 
 _LATCHED = ('/tf_static', '/robot_description')

@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 from PIL import UnidentifiedImageError
 
-from muon_ad.bags.rvl import decode_rvl
 from muon_ad.images import DEPTH_ENCODINGS
 from muon_ad.images import ImageError
 from muon_ad.images import MAX_SIDE
 from muon_ad.images import to_array
+from muon_ad.rvl import decode_rvl
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'

@@ -12,12 +12,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from muon_ad.bags import open_bag
-from muon_ad.bags.pictures import COMPRESSED
-from muon_ad.bags.pictures import IMAGE
-from muon_ad.bags.pictures import picture_of
-from muon_ad.bags.pictures import raw_topic
-from muon_ad.bags.rvl import decode_rvl
 from muon_ad.images import ImageError
+from muon_ad.pictures import COMPRESSED
+from muon_ad.pictures import IMAGE
+from muon_ad.pictures import picture_of
+from muon_ad.pictures import raw_topic
+from muon_ad.rvl import decode_rvl
 
 RED, GREEN = (250, 20, 10), (10, 240, 30)
 
