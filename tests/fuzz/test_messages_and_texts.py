@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter as RclpyParameter
 
 from muon_ad.faults import FaultError
 from muon_ad.faults import parse as parse_fault
+from muon_ad.images import COLOR_ENCODINGS
 from muon_ad.images import ENCODINGS
 from muon_ad.images import ImageError
 from muon_ad.images import to_array
@@ -37,12 +38,15 @@ SIDES = st.integers(0, 9) | st.sampled_from([16384, 16385, 2**16, 2**31, 2**32 -
 @st.composite
 def image_messages(draw) -> SimpleNamespace:
     """Messages of which most are nearly right, in what a sensor_msgs/Image can hold."""
-    encoding = draw(st.sampled_from([*ENCODINGS, 'bogus8', '']) | st.text(max_size=6))
+    known = sorted({*ENCODINGS, *COLOR_ENCODINGS})
+    encoding = draw(st.sampled_from([*known, 'bogus8', '']) | st.text(max_size=6))
     height, width = draw(SIDES), draw(SIDES)
     dtype, channels = ENCODINGS.get(encoding, (np.uint8, 1))
     row = width * channels * np.dtype(dtype).itemsize
     step = draw(st.sampled_from([row, row + 1, row + 4, row - 1, 0, 2**32 - 1]))
-    size = max(0, height * step + draw(st.sampled_from([0, 0, 0, -1, 1, -step, 7])))
+    rows = {'nv12': 3 * height // 2, 'nv21': 3 * height // 2, 'nv24': 3 * height}
+    size = rows.get(encoding, height) * step
+    size = max(0, size + draw(st.sampled_from([0, 0, 0, -1, 1, -step, 7])))
     data = np.arange(min(size, 100_000), dtype=np.uint8)
     bigendian = draw(st.sampled_from([0, 1, 255]))
     return SimpleNamespace(height=height, width=width, encoding=encoding, step=step,

@@ -72,7 +72,8 @@ def test_names_topics_and_encodings(make_bag):
 
 
 @pytest.mark.parametrize(
-    'encoding', ['', 'rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', 'mono8', 'bayer_grbg8'])
+    'encoding',
+    ['', 'rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', '8UC4', 'mono8', 'bayer_grbg8'])
 def test_encodings_keep_the_colours(make_bag, encoding):
     """Red stays red, whatever the layout: nothing is merely labelled otherwise."""
     red = np.zeros((12, 16, 3), np.uint8)
@@ -142,6 +143,8 @@ def test_option_that_is_not_known(make_bag):
         (COLOURS, {'depth_topic': 'depth'}, "depth_topic is 'depth'"),
         (COLOURS, {'encoding': 'yuyv'}, 'cannot become yuyv'),
         (COLOURS, {'encoding': '16UC1'}, "encoding is '16UC1'; expected one of rgb8"),
+        (COLOURS, {'encoding': 'rgb16'}, "encoding is 'rgb16'; expected one of rgb8"),
+        (COLOURS, {'encoding': 'nv12'}, "encoding is 'nv12'; expected one of rgb8"),
         (COLOURS, {'depth': DEPTHS[:2]}, 'depth images: 2; expected 3'),
         (COLOURS, {'rate': 0}, 'rate is 0'),
         (COLOURS, {'camera': 180.0}, 'camera is 180'),

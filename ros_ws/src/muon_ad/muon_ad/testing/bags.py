@@ -11,7 +11,6 @@ import numpy as np
 
 from muon_ad.bags import BagWriter
 from muon_ad.bags import message_class
-from muon_ad.images import COLOR_ENCODINGS
 from muon_ad.images import ENCODINGS
 from muon_ad.pictures import COMPRESSED
 from muon_ad.pictures import IMAGE
@@ -25,8 +24,11 @@ BEGIN_NS = 1_700_000_000_000_000_000
 _PLAIN = {1: 'mono8', 3: 'rgb8', 4: 'rgba8'}
 _FROM_RGB = {
     'bgr8': cv2.COLOR_RGB2BGR, '8UC3': cv2.COLOR_RGB2BGR, 'rgba8': cv2.COLOR_RGB2RGBA,
-    'bgra8': cv2.COLOR_RGB2BGRA, 'mono8': cv2.COLOR_RGB2GRAY, '8UC1': cv2.COLOR_RGB2GRAY,
+    'bgra8': cv2.COLOR_RGB2BGRA, '8UC4': cv2.COLOR_RGB2BGRA, 'mono8': cv2.COLOR_RGB2GRAY,
+    '8UC1': cv2.COLOR_RGB2GRAY,
 }
+# Of 8 bits, as the pictures.
+_ENCODINGS = tuple(name for name, (dtype, _) in ENCODINGS.items() if dtype is np.uint8)
 _COMPRESSED = ('rgb8', 'bgr8', 'mono8')
 _DEPTHS = {'uint16': '16UC1', 'float32': '32FC1'}
 _PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
@@ -131,10 +133,10 @@ def _write_depth(
 
 def _encoded(pixels: np.ndarray, encoding: str) -> np.ndarray:
     """Return RGB, RGBA or grey in `encoding`; other arrays must be in it already."""
-    if encoding not in COLOR_ENCODINGS:
-        raise ValueError(f'encoding is {encoding!r}; expected one of {", ".join(COLOR_ENCODINGS)}')
+    if encoding not in _ENCODINGS:
+        raise ValueError(f'encoding is {encoding!r}; expected one of {", ".join(_ENCODINGS)}')
     channels = _channels(pixels)
-    if (channels, encoding) == (4, 'bgra8'):
+    if channels == 4 and encoding in ('bgra8', '8UC4'):
         return pixels[:, :, [2, 1, 0, 3]]
     if channels == 3 or (channels == 4 and encoding != 'rgba8'):
         rgb = np.ascontiguousarray(pixels[:, :, :3])
