@@ -21,6 +21,7 @@ from muon_ad_msgs.msg import DetectionArray
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts.frame_task import FrameTask
+from muon_ad_nodes.parts.image_input import TRANSPORT
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.models import describe_engine
 from muon_ad_nodes.parts.models import ENGINE
@@ -63,6 +64,7 @@ PARAMETERS = (
         range=(0.0, 1000.0),
         dynamic=True,
     ),
+    TRANSPORT,
     *ENGINE,
 )
 
@@ -107,7 +109,9 @@ class ObjectDetector(SuiteNode):
                 Image, 'aligned_depth/image_raw', self._on_depth, qos.SENSOR
             ),
         ]
-        self._task = FrameTask(self, self._detector.detect, self._publish)
+        self._task = FrameTask(
+            self, self._detector.detect, self._publish, settings.image_transport
+        )
 
     def start(self) -> None:
         """Begin to detect."""

@@ -12,6 +12,7 @@ from muon_ad_msgs.msg import TaskStatus
 from muon_ad_msgs.srv import SetStyle
 from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts.frame_task import FrameTask
+from muon_ad_nodes.parts.image_input import TRANSPORT
 from muon_ad_nodes.parts.images import to_message
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.models import describe_engine
@@ -31,6 +32,7 @@ PARAMETERS = (
         'Style to begin with: built-in name or path of an image; empty takes the default of the '
         'package. Later changes go through the service `~/set_style`.',
     ),
+    TRANSPORT,
     *ENGINE,
 )
 
@@ -59,7 +61,9 @@ class StyleTransfer(SuiteNode):
         warm_up(self._model.stylise, self._model.variant)
         self._publisher = self.create_publisher(Image, 'style/image', qos.PUBLISH)
         self._service = self.create_service(SetStyle, '~/set_style', self._on_set_style)
-        self._task = FrameTask(self, self._model.stylise, self._publish)
+        self._task = FrameTask(
+            self, self._model.stylise, self._publish, settings.image_transport
+        )
 
     def start(self) -> None:
         """Begin to stylise."""

@@ -13,10 +13,9 @@ from rclpy.serialization import deserialize_message
 
 from muon_ad.bags import Message
 from muon_ad.images import ImageError
-from muon_ad.pictures import picture_of
 from muon_ad_nodes.parts.bag_topics import Route
+from muon_ad_nodes.parts.image_input import as_image
 from muon_ad_nodes.parts.image_topic import Tamper
-from muon_ad_nodes.parts.images import to_message
 from muon_ad_nodes.parts.stamps import nanoseconds
 from muon_ad_nodes.parts.stamps import to_stamp
 
@@ -73,9 +72,7 @@ class BagSender:
         try:
             ready = deserialize_message(message.data, route.kind)
             if route.unpack:
-                encoding, pixels = picture_of(ready, message.type)
-                header = ready.header
-                ready = to_message(pixels, encoding, header.stamp, header.frame_id)
+                ready = as_image(ready)
         except (ImageError, RuntimeError, ValueError) as error:
             raise BadMessage(f'{message.topic}: {error}') from error
         return ready

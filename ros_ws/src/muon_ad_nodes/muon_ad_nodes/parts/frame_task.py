@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
+from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
 from muon_ad.images import ImageError
 from muon_ad.images import to_rgb
 from muon_ad.runtime.engine import EngineError
-from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts.image_input import as_image
+from muon_ad_nodes.parts.image_input import subscribe_images
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.mailbox import Mailbox
 from muon_ad_nodes.parts.stamps import milliseconds
@@ -21,7 +23,7 @@ Result = TypeVar('Result')
 
 
 class FrameTask:
-    """Subscribes `image_raw` for `node` and works on its newest frame.
+    """Subscribes `image_raw` for `node`, by `transport`, and works on its newest frame.
 
     `infer(rgb uint8 [H, W, 3])` runs the network, `publish(message, result)` sends what it found
     for that Image. The executor stays free for services and parameters meanwhile. Frames that
@@ -34,15 +36,14 @@ class FrameTask:
         node: SuiteNode,
         infer: Callable[[np.ndarray], Result],
         publish: Callable[[Image, Result], None],
+        transport: str,
     ) -> None:
         self._node = node
         self._infer = infer
         self._publish = publish
-        self._mailbox: Mailbox[Image] | None = None
+        self._mailbox: Mailbox[Image | CompressedImage] | None = None
         self._thread: threading.Thread | None = None
-        self._subscription = node.create_subscription(
-            Image, 'image_raw', self._on_image, qos.SENSOR
-        )
+        self._subscription = subscribe_images(node, 'image_raw', transport, self._on_image)
 
     def start(self) -> None:
         """Begin to work on frames."""
@@ -65,7 +66,7 @@ class FrameTask:
         self.stop()
         self._node.destroy_subscription(self._subscription)
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         mailbox = self._mailbox
         if mailbox is None:
             return
@@ -73,7 +74,7 @@ class FrameTask:
         if mailbox.put(message):
             self._node.monitor.dropped_newer()
 
-    def _run(self, mailbox: Mailbox[Image]) -> None:
+    def _run(self, mailbox: Mailbox[Image | CompressedImage]) -> None:
         while (message := mailbox.take()) is not None:
             try:
                 with self._node.monitor.working():
@@ -84,15 +85,16 @@ class FrameTask:
                 self._node.fail(error)
                 return
 
-    def _work(self, message: Image) -> None:
+    def _work(self, message: Image | CompressedImage) -> None:
         stamp = nanoseconds(message.header.stamp)
         age_ms = (self._node.get_clock().now().nanoseconds - stamp) * 1e-6
         begun = time.perf_counter()
-        rgb = to_rgb(message)
+        image = as_image(message)
+        rgb = to_rgb(image)
         prepared = time.perf_counter()
         result = self._infer(rgb)
         inferred = time.perf_counter()
-        self._publish(message, result)
+        self._publish(image, result)
         self._node.monitor.published(
             stamp,
             capture=age_ms,
