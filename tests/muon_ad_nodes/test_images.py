@@ -223,6 +223,25 @@ def test_rgb8_is_not_copied():
     assert np.shares_memory(to_rgb(message), np.frombuffer(message.data, np.uint8))
 
 
+def test_a_message_is_filled_again_in_its_own_memory():
+    message = to_message(picture(), 'rgb8', Time(), 'f')
+    memory = np.frombuffer(message.data, np.uint8)
+    again = to_message(picture(seed=1)[:, ::-1], 'bgr8', STAMP, 'g', message)
+    assert again is message and np.shares_memory(to_array(again), memory)
+    np.testing.assert_array_equal(to_array(again), picture(seed=1)[:, ::-1])
+    header = again.header
+    assert (again.encoding, header.stamp, header.frame_id) == ('bgr8', STAMP, 'g')
+
+
+def test_a_message_is_filled_again_with_another_size():
+    message = to_message(picture(), 'rgb8', STAMP, 'f')
+    view = to_array(message)
+    for pixels, encoding in ((picture(3, 4), 'rgb8'), (picture(9, 9, 1, np.uint16), '16UC1')):
+        again = to_message(pixels, encoding, STAMP, 'f', message)
+        np.testing.assert_array_equal(to_array(again), pixels)
+    np.testing.assert_array_equal(view, picture())      # who looks at the old one still sees it
+
+
 def spoil(**fields) -> Image:
     message = to_message(picture(), 'rgb8', STAMP, 'f')
     for name, value in fields.items():

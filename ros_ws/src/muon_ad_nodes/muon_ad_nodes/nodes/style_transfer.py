@@ -47,6 +47,7 @@ class StyleTransfer(SuiteNode):
         super().__init__('style_transfer', PARAMETERS)
         self._model: StyleModel | None = None
         self._publisher: Publisher | None = None
+        self._result: Image | None = None       # filled anew for each frame
         self._service: Service | None = None
         self._task: FrameTask | None = None
 
@@ -60,6 +61,7 @@ class StyleTransfer(SuiteNode):
             self._model.set_style(settings.style)
         warm_up(self._model.stylise, self._model.variant)
         self._publisher = self.create_publisher(Image, 'style/image', qos.PUBLISH)
+        self._result = Image()
         self._service = self.create_service(SetStyle, '~/set_style', self._on_set_style)
         self._task = FrameTask(
             self, self._model.stylise, self._publish, settings.image_transport
@@ -81,7 +83,7 @@ class StyleTransfer(SuiteNode):
             self.destroy_service(self._service)
         if self._publisher is not None:
             self.destroy_publisher(self._publisher)
-        self._task = self._service = self._publisher = self._model = None
+        self._task = self._service = self._result = self._publisher = self._model = None
 
     def describe(self, status: TaskStatus) -> None:
         """Add model, variant, provider and style."""
@@ -96,7 +98,9 @@ class StyleTransfer(SuiteNode):
 
     def _publish(self, source: Image, stylised: np.ndarray) -> None:
         header = source.header
-        self._publisher.publish(to_message(stylised, 'rgb8', header.stamp, header.frame_id))
+        self._publisher.publish(
+            to_message(stylised, 'rgb8', header.stamp, header.frame_id, self._result)
+        )
 
     def _on_set_style(
         self, request: SetStyle.Request, response: SetStyle.Response

@@ -36,7 +36,7 @@ class FrameTask:
         node: SuiteNode,
         infer: Callable[[np.ndarray], Result],
         publish: Callable[[Image, Result], None],
-        transport: str,
+        transport: str = 'raw',
     ) -> None:
         self._node = node
         self._infer = infer

@@ -37,6 +37,8 @@ class ImageTopic:
         self._stream = stream
         self._frame_id = frame_id
         self._tamper = tamper
+        # Filled anew for each frame; a tamper may hold messages back.
+        self._reused = Image() if tamper is None else None
         self._images = node.create_publisher(Image, topic, qos.PUBLISH)
         self._infos = node.create_publisher(CameraInfo, info, qos.PUBLISH)
 
@@ -52,7 +54,9 @@ class ImageTopic:
 
         Raises ImageError, before anything is published, where `pixels` are not of `encoding`.
         """
-        image = None if pixels is None else to_message(pixels, encoding, stamp, self._frame_id)
+        image = None
+        if pixels is not None:
+            image = to_message(pixels, encoding, stamp, self._frame_id, self._reused)
         info = calibration.message(stamp, self._frame_id)
         self._send(self._infos, f'{self._stream}_info', info)
         if image is not None:

@@ -11,10 +11,14 @@ from muon_ad.images import ENCODINGS
 from muon_ad.images import ImageError
 
 
-def to_message(pixels: np.ndarray, encoding: str, stamp: Time, frame_id: str) -> Image:
+def to_message(
+    pixels: np.ndarray, encoding: str, stamp: Time, frame_id: str, into: Image | None = None
+) -> Image:
     """Return an Image with a copy of `pixels` ([H, W] or [H, W, C]) in `encoding`.
 
-    Raises ImageError where dtype or channels are not those of the encoding, or no pixel is there.
+    It is `into`, filled anew, where that is given: a message is free again once `publish` has
+    returned, as rclpy hands nothing but copies of it to anyone. Raises ImageError where dtype or
+    channels are not those of the encoding, or no pixel is there.
     """
     if encoding not in ENCODINGS:
         raise ImageError(f'encoding is {encoding!r}; expected one of {tuple(ENCODINGS)}')
@@ -25,15 +29,18 @@ def to_message(pixels: np.ndarray, encoding: str, stamp: Time, frame_id: str) ->
             f'array is {pixels.dtype} {pixels.shape}; {encoding} takes '
             f'{np.dtype(dtype)} with {channels} channels'
         )
-    message = Image()
+    message = Image() if into is None else into
     message.header.stamp = stamp
     message.header.frame_id = frame_id
     message.height, message.width = pixels.shape[:2]
     message.encoding = encoding
     message.is_bigendian = int(sys.byteorder == 'big')
     message.step = pixels.shape[1] * channels * pixels.itemsize
-    # Given anything else, the setter of `data` copies, and checks each byte where checks are on.
-    data = array.array('B')
-    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast('B'))
-    message.data = data
+    values = memoryview(np.ascontiguousarray(pixels)).cast('B')
+    if len(message.data) == len(values):
+        memoryview(message.data)[:] = values
+    else:
+        # Given anything else, the setter copies, and checks each byte where checks are on.
+        message.data = array.array('B')
+        message.data.frombytes(values)
     return message
