@@ -19,13 +19,7 @@ How to read it: ratios are suite / peer; delivered: above 1 is better, times: be
 import json
 import os
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from _common import console
@@ -40,8 +34,8 @@ from _link import FPS
 from _link import SETUPS
 from _ros import isolate
 from _ros import launch
-
-from muon_ad_nodes.parts.shared_memory import remove_stale
+from _workers import line
+from _workers import workers
 
 CAMERAS = ('640x480', '1280x720')
 PEERS = tuple(name for name in SETUPS if name != 'suite')
@@ -96,61 +90,23 @@ def measure(name: str, environment: dict[str, str], frames: int) -> dict[str, di
 
     Raises RuntimeError where a process fails or does not end.
     """
-    with _workers(frames / FPS + LIMIT_S) as start:
+    with workers(frames / FPS + LIMIT_S) as start:
         def end_of_link(role: str, size: str) -> subprocess.Popen:
-            return start((role, name, f'link_{size}', size, str(frames)), environment)
+            return start(('_link.py', role, name, f'link_{size}', size, str(frames)), environment)
 
         subscribers = {size: end_of_link('subscribe', size) for size in CAMERAS}
         publishers = {size: end_of_link('publish', size) for size in CAMERAS}
         for process in publishers.values():
-            _line(process)  # it is matched
+            line(process)  # it is matched
         for process in publishers.values():
             print('go', file=process.stdin, flush=True)
-        sent = {size: json.loads(_line(process)) for size, process in publishers.items()}
+        sent = {size: json.loads(line(process)) for size, process in publishers.items()}
         time.sleep(DRAIN_S)
         received = {}
         for size, process in subscribers.items():
             process.stdin.close()
-            received[size] = json.loads(_line(process))
+            received[size] = json.loads(line(process))
     return {size: figures(sent[size], received[size]) for size in CAMERAS}
-
-
-def _line(process: subprocess.Popen) -> str:
-    line = process.stdout.readline()
-    if not line:
-        raise RuntimeError(f'ended before it had delivered: {" ".join(process.args)}')
-    return line
-
-
-@contextmanager
-def _workers(limit_s: float) -> Iterator[Callable[..., subprocess.Popen]]:
-    """Yield a function that starts workers; they are ended with the block or after `limit_s`."""
-    started: list[subprocess.Popen] = []
-
-    def start(words: tuple[str, ...], environment: dict[str, str]) -> subprocess.Popen:
-        command = [sys.executable, str(Path(__file__).with_name('_link.py')), *words]
-        pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
-        started.append(subprocess.Popen(command, env=environment, text=True, **pipes))
-        return started[-1]
-
-    def kill() -> None:
-        for process in started:
-            process.kill()
-
-    watchdog = threading.Timer(limit_s, kill)
-    watchdog.start()
-    try:
-        yield start
-        for process in started:
-            process.stdin.close()   # which is how they are told to end
-            process.wait()
-    finally:
-        watchdog.cancel()
-        kill()
-        for process in started:
-            process.wait()
-            process.stdout.close()
-        remove_stale()
 
 
 def compare(measured: dict[str, dict[str, list[dict]]]) -> dict[str, dict]:

@@ -13,7 +13,7 @@ import numpy as np
 # A frame larger than this is a broken header rather than a camera (8K is 7680 x 4320).
 MAX_SIDE = 16384
 
-# Encodings of sensor_msgs/image_encodings.hpp, with dtype and channels.
+# Encodings of sensor_msgs/image_encodings.hpp, with dtype and channels; the pixels lie in a row.
 ENCODINGS = {
     'rgb8': (np.uint8, 3),
     'bgr8': (np.uint8, 3),
