@@ -107,7 +107,7 @@ class ObjectDetector(SuiteNode):
                 Image, 'aligned_depth/image_raw', self._on_depth, qos.SENSOR
             ),
         ]
-        self._task = FrameTask(self, self._detector.detect, self._publish)
+        self._task = FrameTask(self, self._infer, self._publish)
 
     def start(self) -> None:
         """Begin to detect."""
@@ -151,6 +151,9 @@ class ObjectDetector(SuiteNode):
     def _on_depth(self, message: Image) -> None:
         if self.active:
             self._pairing.depths.append(message)
+
+    def _infer(self, rgb: np.ndarray, _age_ms: float) -> Detections:
+        return self._detector.detect(rgb)
 
     def _publish(self, source: Image, found: Detections) -> None:
         result = DetectionArray(

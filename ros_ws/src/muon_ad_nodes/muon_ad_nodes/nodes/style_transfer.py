@@ -14,6 +14,9 @@ from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts.frame_task import FrameTask
 from muon_ad_nodes.parts.images import to_message
 from muon_ad_nodes.parts.lifecycle import SuiteNode
+from muon_ad_nodes.parts.lod import chosen_variants
+from muon_ad_nodes.parts.lod import LevelOfDetail
+from muon_ad_nodes.parts.lod import LOD
 from muon_ad_nodes.parts.models import describe_engine
 from muon_ad_nodes.parts.models import ENGINE
 from muon_ad_nodes.parts.models import engine_options
@@ -32,13 +35,20 @@ PARAMETERS = (
         'package. Later changes go through the service `~/set_style`.',
     ),
     *ENGINE,
+    *LOD,
+    Parameter(
+        'lod.same_size', False,
+        'Resize what smaller variants make to the size of the first one, for subscribers that '
+        'cannot cope with images of changing size. False: each image has the size of its variant.',
+    ),
 )
 
 
 class StyleTransfer(SuiteNode):
     """Subscribes `image_raw`, publishes `style/image` (rgb8) with the header of its source.
 
-    Service `~/set_style` changes the style between two frames.
+    Service `~/set_style` changes the style between two frames. Where `lod.variants` names several
+    variants, each frame gets the best that is in time; `~/roi` says where to look for detail.
     """
 
     def __init__(self) -> None:
@@ -46,6 +56,7 @@ class StyleTransfer(SuiteNode):
         self._model: StyleModel | None = None
         self._publisher: Publisher | None = None
         self._service: Service | None = None
+        self._lod: LevelOfDetail | None = None
         self._task: FrameTask | None = None
 
     def build(self) -> None:
@@ -53,13 +64,20 @@ class StyleTransfer(SuiteNode):
         settings = self.settings
         self.monitor.deadline_ms = settings.deadline_ms
         package = load_package(model_folder(settings.model))
-        self._model = StyleModel(package, settings.variant, engine_options(settings))
+        variants = chosen_variants(settings, package)
+        first, *lower = (variant.name for variant in variants)
+        self._model = StyleModel(
+            package, first, engine_options(settings), lower, settings.lod_same_size
+        )
         if settings.style:
             self._model.set_style(settings.style)
-        warm_up(self._model.stylise, self._model.variant)
+        if lower:
+            self._lod = LevelOfDetail(self, variants, self._stylise)
+        else:
+            warm_up(self._model.stylise, self._model.variant)
         self._publisher = self.create_publisher(Image, 'style/image', qos.PUBLISH)
         self._service = self.create_service(SetStyle, '~/set_style', self._on_set_style)
-        self._task = FrameTask(self, self._model.stylise, self._publish)
+        self._task = FrameTask(self, self._infer, self._publish)
 
     def start(self) -> None:
         """Begin to stylise."""
@@ -73,26 +91,41 @@ class StyleTransfer(SuiteNode):
         """Destroy topics and network."""
         if self._task is not None:
             self._task.destroy()
+        if self._lod is not None:
+            self._lod.destroy()
         if self._service is not None:
             self.destroy_service(self._service)
         if self._publisher is not None:
             self.destroy_publisher(self._publisher)
-        self._task = self._service = self._publisher = self._model = None
+        self._task = self._lod = self._service = self._publisher = self._model = None
 
     def describe(self, status: TaskStatus) -> None:
-        """Add model, variant, provider and style."""
+        """Add model, variant, provider, style and level of detail."""
         model = self._model
         if model is not None:
             describe_engine(status, model.package, model.variant, model.engine)
             status.style = model.style
+        if self._lod is not None:
+            self._lod.describe(status)
 
     def changed(self, _name: str) -> None:
         """Take over a new deadline."""
         self.monitor.deadline_ms = self.settings.deadline_ms
 
+    def _infer(self, rgb: np.ndarray, age_ms: float) -> np.ndarray:
+        if self._lod is None:
+            return self._model.stylise(rgb)
+        return self._lod.infer(rgb, age_ms)
+
+    def _stylise(self, index: int, rgb: np.ndarray) -> np.ndarray:
+        self._model.use(index)
+        return self._model.stylise(rgb)
+
     def _publish(self, source: Image, stylised: np.ndarray) -> None:
         header = source.header
         self._publisher.publish(to_message(stylised, 'rgb8', header.stamp, header.frame_id))
+        if self._lod is not None:
+            self._lod.published()
 
     def _on_set_style(
         self, request: SetStyle.Request, response: SetStyle.Response
