@@ -1,19 +1,23 @@
-"""The level of detail of the style transfer node: under load, of plain scenes, and in its status.
+"""The level of detail of the tasks: under load, of plain scenes, and in their status.
 
 The networks take no time; the model is slowed down by what the test says, as a load would do.
 """
 
+import shutil
 import time
 
 import numpy as np
 import pytest
+import yaml
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from sensor_msgs.msg import RegionOfInterest
 
 from muon_ad.images import to_rgb
 from muon_ad.runtime.style import StyleModel
+from muon_ad_msgs.msg import DetectionArray
 from muon_ad_msgs.msg import TaskStatus
+from muon_ad_nodes.nodes import object_detector
 from muon_ad_nodes.nodes import style_transfer
 from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts.images import to_message
@@ -178,6 +182,38 @@ def test_after_a_restart_it_begins_anew(start, bench):
     bench.wait(lambda: node._publisher.get_subscription_count() > 0, 'the probe to subscribe')
     assert stream.status()['lod_switches'] == '0'
     assert stream.size() == (128, 96)
+
+
+@pytest.fixture
+def two_boxes_package(one_box_package, tmp_path):
+    """The package that finds one person, with two variants."""
+    folder = shutil.copytree(one_box_package, tmp_path / 'two')
+    package = yaml.safe_load((folder / 'model.yaml').read_text())
+    only = package['variants']['only']
+    package['variants'] = {'best': only, 'fast': only}
+    (folder / 'model.yaml').write_text(yaml.safe_dump(package, sort_keys=False))
+    return folder
+
+
+@pytest.mark.parametrize('deadline_ms, variant', [(0.0, 'best'), (0.001, 'fast')])
+def test_the_detector_chooses_as_well(bench, two_boxes_package, deadline_ms, variant):
+    node = bench.start(
+        object_detector.make, model=str(two_boxes_package), lod__variants=['best', 'fast'],
+        lod__keep_rate=False, deadline_ms=deadline_ms,
+    )
+    publisher = bench.probe.create_publisher(Image, 'image_raw', qos.PUBLISH)
+    found = bench.listen(DetectionArray, 'detections')
+    statuses = bench.listen(TaskStatus, '/object_detector/status', qos.LATCHED)
+    bench.wait(
+        lambda: node._publisher.get_subscription_count() > 0
+        and publisher.get_subscription_count() > 0, 'the topics to be connected',
+    )
+    publisher.publish(to_message(PLAIN, 'rgb8', node.get_clock().now().to_msg(), ''))
+    bench.wait(lambda: found, 'detections')
+    assert [each.label for each in found[0].detections] == ['person']
+    node.publish_status()
+    bench.wait(lambda: statuses and statuses[-1].frames == 1, 'the status')
+    assert statuses[-1].variant == variant
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class LodSettings:
 
 
 class LodController:
-    """Chooses a variant for each frame: 0 is the best, the last is the fastest. For one thread.
+    """Chooses a variant for each frame: 0 is the best, the last is the fastest.
 
     `costs_ms` are inference times measured under one load (see `measured_costs_ms`); only how they
     compare to each other matters. What each frame took, over the cost of its variant, is the load;
@@ -53,6 +53,9 @@ class LodController:
     Worse variants are used at once. A better one waits: see LodSettings. If it does not hold that
     long, the wait doubles, up to LONGEST_PATIENCE times, until one holds. So between a step down
     for want of time and the next step up are at least `patience` frames.
+
+    `level`, `switches` and `predicted_ms` (the quantile of the time that a frame was to take, from
+    the beginning of work to its result) may be read from other threads.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class LodController:
     ) -> None:
         self.level = level
         self.switches = 0
+        self.predicted_ms = costs_ms[level]
         self._costs_ms = tuple(costs_ms)
         self._settings = settings or LodSettings()
         self._loads: deque[float] = deque([1.0], WINDOW)
@@ -68,11 +72,6 @@ class LodController:
         self._patience = self._settings.patience
         self._rose = False
         self._held = 0
-
-    @property
-    def predicted_ms(self) -> float:
-        """The quantile of the time from the beginning of work to the result, as it is expected."""
-        return self._at_worst_ms(self._costs_ms[self.level])
 
     def choose(self, left_ms: float, period_ms: float = math.inf, wanted: int = 0) -> int:
         """Return the variant for a frame that has `left_ms` until its deadline.
@@ -94,6 +93,7 @@ class LodController:
         safe = next((i for i in range(max(self.level, wanted), last) if fits[i]), last)
         proven = next((i for i in range(wanted, last) if self._proven(i)), last)
         self._use(min(safe, proven), wanted)
+        self.predicted_ms = self._at_worst_ms(self._costs_ms[self.level])
         return self.level
 
     def observe(self, infer_ms: float, rest_ms: float = 0.0) -> None:

@@ -5,6 +5,7 @@ from rclpy.publisher import Publisher
 from rclpy.service import Service
 from sensor_msgs.msg import Image
 
+from muon_ad.runtime.lod import LodSettings
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.style import StyleError
 from muon_ad.runtime.style import StyleModel
@@ -15,13 +16,14 @@ from muon_ad_nodes.parts.frame_task import FrameTask
 from muon_ad_nodes.parts.images import to_message
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.lod import chosen_variants
+from muon_ad_nodes.parts.lod import level_of_detail
 from muon_ad_nodes.parts.lod import LevelOfDetail
-from muon_ad_nodes.parts.lod import LOD
+from muon_ad_nodes.parts.lod import lod_parameters
+from muon_ad_nodes.parts.lod import OneLevel
 from muon_ad_nodes.parts.models import describe_engine
 from muon_ad_nodes.parts.models import ENGINE
 from muon_ad_nodes.parts.models import engine_options
 from muon_ad_nodes.parts.models import model_folder
-from muon_ad_nodes.parts.models import warm_up
 from muon_ad_nodes.parts.parameters import Parameter
 
 PARAMETERS = (
@@ -35,7 +37,7 @@ PARAMETERS = (
         'package. Later changes go through the service `~/set_style`.',
     ),
     *ENGINE,
-    *LOD,
+    *lod_parameters(LodSettings.plain, LodSettings.rich),
     Parameter(
         'lod.same_size', False,
         'Resize what smaller variants make to the size of the first one, for subscribers that '
@@ -56,7 +58,7 @@ class StyleTransfer(SuiteNode):
         self._model: StyleModel | None = None
         self._publisher: Publisher | None = None
         self._service: Service | None = None
-        self._lod: LevelOfDetail | None = None
+        self._lod: LevelOfDetail | OneLevel | None = None
         self._task: FrameTask | None = None
 
     def build(self) -> None:
@@ -71,13 +73,10 @@ class StyleTransfer(SuiteNode):
         )
         if settings.style:
             self._model.set_style(settings.style)
-        if lower:
-            self._lod = LevelOfDetail(self, variants, self._stylise)
-        else:
-            warm_up(self._model.stylise, self._model.variant)
+        self._lod = level_of_detail(self, variants, self._stylise)
         self._publisher = self.create_publisher(Image, 'style/image', qos.PUBLISH)
         self._service = self.create_service(SetStyle, '~/set_style', self._on_set_style)
-        self._task = FrameTask(self, self._infer, self._publish)
+        self._task = FrameTask(self, self._lod.infer, self._publish)
 
     def start(self) -> None:
         """Begin to stylise."""
@@ -112,11 +111,6 @@ class StyleTransfer(SuiteNode):
         """Take over a new deadline."""
         self.monitor.deadline_ms = self.settings.deadline_ms
 
-    def _infer(self, rgb: np.ndarray, age_ms: float) -> np.ndarray:
-        if self._lod is None:
-            return self._model.stylise(rgb)
-        return self._lod.infer(rgb, age_ms)
-
     def _stylise(self, index: int, rgb: np.ndarray) -> np.ndarray:
         self._model.use(index)
         return self._model.stylise(rgb)
@@ -124,8 +118,7 @@ class StyleTransfer(SuiteNode):
     def _publish(self, source: Image, stylised: np.ndarray) -> None:
         header = source.header
         self._publisher.publish(to_message(stylised, 'rgb8', header.stamp, header.frame_id))
-        if self._lod is not None:
-            self._lod.published()
+        self._lod.published()
 
     def _on_set_style(
         self, request: SetStyle.Request, response: SetStyle.Response

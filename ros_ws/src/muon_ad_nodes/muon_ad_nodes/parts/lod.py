@@ -25,48 +25,52 @@ from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts import realtime
 from muon_ad_nodes.parts.lifecycle import SuiteNode
+from muon_ad_nodes.parts.models import warm_up
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
 from muon_ad_nodes.parts.stamps import milliseconds
 
 Result = TypeVar('Result')
 
-LOD = (
-    Parameter(
-        'lod.variants', [],
-        'Variants of the model package among which each frame gets the best that is in time, best '
-        'first; all are kept warm. `variant` is then the one to begin with. Empty: no choice.',
-        kind='strings',
-    ),
-    Parameter(
-        'lod.keep_rate', True,
-        'Use a variant that is faster than the camera rather than drop frames. False: only '
-        '`deadline_ms` counts.',
-    ),
-    Parameter(
-        'lod.patience', LodSettings.patience,
-        'Frames in a row in which a better variant must have been in time, before it is used.',
-        range=(1, 10000),
-    ),
-    Parameter(
-        'lod.margin', LodSettings.margin,
-        'Share of the time that a better variant must leave unused in them.',
-        range=(0.0, 0.9),
-    ),
-    Parameter(
-        'lod.entropy', [LodSettings.plain, LodSettings.rich],
-        'Two entropies of the scene, 0 (blank) to 1 (noise): up to the first the last variant is '
-        'good enough, from the second on the best one is wanted. [0, 0]: always.',
-        kind='numbers',
-    ),
-    Parameter(
-        'lod.roi', [],
-        'Where the entropy is measured: x, y, width and height in pixels, or in shares of the '
-        'frame where none is above 1. Empty: everywhere. The topic `~/roi` overrides it until it '
-        'says size 0.',
-        kind='numbers',
-    ),
-)
+def lod_parameters(plain: float, rich: float) -> tuple[Parameter, ...]:
+    """Return the parameters of a node that can choose; `plain` and `rich` as in LodSettings."""
+    return (
+        Parameter(
+            'lod.variants', [],
+            'Variants of the model package among which each frame gets the best that is in time, '
+            'best first; all are kept warm. `variant` is then the one to begin with. Empty: no '
+            'choice.',
+            kind='strings',
+        ),
+        Parameter(
+            'lod.keep_rate', True,
+            'Use a variant that is faster than the camera rather than drop frames. False: only '
+            '`deadline_ms` counts.',
+        ),
+        Parameter(
+            'lod.patience', LodSettings.patience,
+            'Frames in a row in which a better variant must have been in time, before it is used.',
+            range=(1, 10000),
+        ),
+        Parameter(
+            'lod.margin', LodSettings.margin,
+            'Share of the time that a better variant must leave unused in them.',
+            range=(0.0, 0.9),
+        ),
+        Parameter(
+            'lod.entropy', [plain, rich],
+            'Two entropies of the scene, 0 (blank) to 1 (noise): up to the first the last variant '
+            'is good enough, from the second on the best one is wanted. [0, 0]: always.',
+            kind='numbers',
+        ),
+        Parameter(
+            'lod.roi', [],
+            'Where the entropy is measured: x, y, width and height in pixels, or in shares of the '
+            'frame where none is above 1. Empty: everywhere. The topic `~/roi` overrides it until '
+            'it says size 0.',
+            kind='numbers',
+        ),
+    )
 
 
 def chosen_variants(settings: SimpleNamespace, package: ModelPackage) -> list[Variant]:
@@ -89,6 +93,40 @@ def chosen_variants(settings: SimpleNamespace, package: ModelPackage) -> list[Va
         if not name:
             raise ParameterError(f'parameter lod.variants is {names}; expected names, none empty')
     return [package.variant(name) for name in names]
+
+
+def level_of_detail(
+    node: SuiteNode, variants: Sequence[Variant], run: Callable[[int, np.ndarray], Result]
+) -> 'LevelOfDetail[Result] | OneLevel[Result]':
+    """Return what runs `variants` for the task of `node`, warm; see LevelOfDetail."""
+    kind = LevelOfDetail if len(variants) > 1 else OneLevel
+    return kind(node, variants, run)
+
+
+class OneLevel(Generic[Result]):
+    """Stands in for LevelOfDetail where there is nothing to choose."""
+
+    def __init__(
+        self,
+        _node: SuiteNode,
+        variants: Sequence[Variant],
+        run: Callable[[int, np.ndarray], Result],
+    ) -> None:
+        self._run = run
+        warm_up(lambda rgb: run(0, rgb), variants[0])
+
+    def infer(self, rgb: np.ndarray, _age_ms: float) -> Result:
+        """Run the variant for a frame, uint8 [H, W, 3] RGB."""
+        return self._run(0, rgb)
+
+    def published(self) -> None:
+        """Take note of nothing."""
+
+    def describe(self, status: TaskStatus) -> None:
+        """Add nothing."""
+
+    def destroy(self) -> None:
+        """Leave nothing behind."""
 
 
 class LevelOfDetail(Generic[Result]):
