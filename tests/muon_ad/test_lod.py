@@ -1,6 +1,7 @@
 """The choice of a variant: in time whenever that can be, never too good, never restless."""
 
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from muon_ad.runtime.lod import LodSettings
 from muon_ad.runtime.lod import LONGEST_PATIENCE
 from muon_ad.runtime.lod import measured_costs_ms
 from muon_ad.runtime.lod import SceneDemand
+from muon_ad.runtime.lod import WARM_UP_ROUNDS
 from muon_ad.runtime.lod import WINDOW
 
 COSTS = (60.0, 25.0, 10.0)
@@ -166,6 +168,12 @@ def test_more_time_never_means_a_worse_variant(loads, left_ms, more_ms):
     assert run(loose, settled, left_ms=left_ms + more_ms)[-1] <= worse
 
 
+def test_a_better_variant_needs_margin_and_the_one_in_use_does_not():
+    nearly = [0.95 * 100 / COSTS[0]] * 200
+    assert set(run(LodController(COSTS), nearly)) == {0}
+    assert set(run(LodController(COSTS, level=1), nearly)) == {1}
+
+
 @given(st.floats(0.3, 8.0))
 @FEW
 def test_under_a_steady_load_it_comes_to_rest(load):
@@ -260,8 +268,16 @@ def test_the_period_counts_frames_that_were_not_worked_on():
     assert found[-1] == pytest.approx(100 / 3)
 
 
-def test_costs_are_medians_of_runs_that_take_turns():
-    ran = []
-    costs = measured_costs_ms([lambda: ran.append('a'), lambda: ran.append('b')], rounds=3)
-    assert ran == ['a', 'b'] * 5
-    assert len(costs) == 2 and all(cost > 0 for cost in costs)
+def test_costs_are_medians_of_runs_that_take_turns_after_the_first_ones(monkeypatch):
+    now, ran = [0.0], []
+    monkeypatch.setattr(time, 'perf_counter', lambda: now[0])
+
+    def takes(name, seconds):
+        def run():
+            ran.append(name)
+            now[0] += 9.0 if len(ran) <= 2 * WARM_UP_ROUNDS else seconds
+        return run
+
+    costs = measured_costs_ms([takes('a', 0.02), takes('b', 0.01)], rounds=3)
+    assert ran == ['a', 'b'] * (WARM_UP_ROUNDS + 3)
+    assert costs == pytest.approx([20, 10])
