@@ -150,7 +150,7 @@ def test_a_variant_that_never_holds_is_tried_ever_more_rarely():
 def test_after_one_that_holds_the_patience_is_as_set():
     controller = LodController((40.0, 20.0))
     run(controller, [1.0] * 500, costs=(200.0, 20.0))
-    run(controller, [1.0] * LONGEST_PATIENCE * PATIENCE, costs=(40.0, 20.0))
+    run(controller, [1.0] * 3 * LONGEST_PATIENCE * PATIENCE, costs=(40.0, 20.0))
     run(controller, [4.0] * 30)
     chosen = run(controller, [1.0] * 100)
     assert chosen.index(0) <= WINDOW + PATIENCE

@@ -38,7 +38,7 @@ class LodSettings:
 
     quantile: float = 0.9
     margin: float = 0.15
-    patience: int = 30
+    patience: int = 15
     plain: float = 0.35
     rich: float = 0.55
 
