@@ -17,7 +17,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WINDOW = 16             # frames; the load half a second ago is of no interest
+WINDOW = 10             # frames; at 0.9 of them two slow ones are a load, and one is none
 LONGEST_PATIENCE = 16   # times the patience that is set
 WARM_UP_ROUNDS = 2
 SCENE_FRAMES = 10       # over which the entropy is smoothed
