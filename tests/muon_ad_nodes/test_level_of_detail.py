@@ -220,8 +220,8 @@ def test_the_detector_chooses_as_well(bench, two_boxes_package, deadline_ms, var
     'parameters, complaint',
     [
         ({'lod__variants': ['large', 'tiny']}, "no variant 'tiny'"),
-        ({'lod__variants': ['large', 'large']}, 'no name twice'),
-        ({'lod__variants': ['large', '']}, 'none empty'),
+        ({'lod__variants': ['large', 'large']}, "['large', 'large']; expected names, none empty"),
+        ({'lod__variants': ['large', '']}, "['large', '']; expected names, none empty"),
         ({'lod__variants': ['large'], 'variant': 'small'}, "parameter variant is 'small'"),
         ({'lod__entropy': [0.5]}, 'parameter lod.entropy is [0.5]; expected two numbers'),
         ({'lod__entropy': [0.5, 0.4]}, 'ascending'),

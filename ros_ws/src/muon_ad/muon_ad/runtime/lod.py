@@ -6,7 +6,11 @@ would get a network of its own; but weights that are masked cost as much as othe
 that are cut out cannot be put back between two frames. So it is read thus: pruning makes a family
 of variants beforehand, all of them are kept ready, and what is decided for each frame is which one
 it is worth. That is the best one in time under the present load, and none better than the scene
-asks for: of a plain scene the dense variant draws little that a pruned one does not.
+asks for.
+
+That a plain scene needs less is the paper's premise. Between the two input sizes of style_default
+it was not found: their results differ by 21 grey levels in the plainest of 144 photographs and by
+23 in the richest. What it saves is time, then, at a loss that is the same everywhere.
 """
 
 import math

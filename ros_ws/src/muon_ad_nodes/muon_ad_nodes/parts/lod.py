@@ -82,16 +82,15 @@ def chosen_variants(settings: SimpleNamespace, package: ModelPackage) -> list[Va
     names = settings.lod_variants
     if not names:
         return [package.variant(settings.variant)]
-    if len(set(names)) < len(names):
-        raise ParameterError(f'parameter lod.variants is {names}; expected no name twice')
+    if len(set(names)) < len(names) or '' in names:
+        raise ParameterError(
+            f'parameter lod.variants is {names}; expected names, none empty and none twice'
+        )
     if settings.variant and settings.variant not in names:
         raise ParameterError(
             f'parameter variant is {settings.variant!r}; expected one of lod.variants {names}, or '
             'nothing'
         )
-    for name in names:
-        if not name:
-            raise ParameterError(f'parameter lod.variants is {names}; expected names, none empty')
     return [package.variant(name) for name in names]
 
 
