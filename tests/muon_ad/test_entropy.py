@@ -38,6 +38,10 @@ def test_noise_of_a_few_levels_and_a_smooth_shade_are_plain():
         assert scene_entropy(frame) < LodSettings.plain
 
 
+def test_noise_within_a_class_of_grey_levels_is_not_seen():
+    assert scene_entropy(noise(144, 152)) == 0
+
+
 def test_a_room_is_rich():
     assert scene_entropy(Scene(View.from_fov(640, 480, 62.2)).rgb(0.0)) > LodSettings.rich
 
