@@ -71,7 +71,7 @@ class SuiteRelay(SuiteNode):
         """Images that a newer one replaced."""
         return self.monitor.dropped_newer_frames
 
-    def _infer(self, rgb: np.ndarray) -> np.ndarray:
+    def _infer(self, rgb: np.ndarray, _age_ms: float) -> np.ndarray:
         self._begun = time.monotonic_ns()
         return rgb
 

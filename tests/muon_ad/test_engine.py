@@ -35,6 +35,18 @@ def test_other_size_gets_another_buffer(engine):
     assert small.shape == (1, 48, 64, 3)
 
 
+def test_twins_keep_their_buffers_while_they_take_turns(engine):
+    twin = engine.twin()
+    small, = engine.run(feeds(grey=0))
+    large, = twin.run(feeds(96, 128, grey=0))
+    for grey in (5, 10):
+        assert engine.run(feeds(grey=grey))[0] is small
+        assert (small == 255 - grey).all()
+        assert twin.run(feeds(96, 128, grey=grey))[0] is large
+        assert (large == 255 - grey).all()
+    assert twin.provider == engine.provider
+
+
 def test_same_memory_with_new_content(engine):
     feed = feeds(grey=0)
     engine.run(feed)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from muon_ad.runtime.package import load_package
+from muon_ad.runtime.package import PackageError
 from muon_ad.runtime.style import fitting
 from muon_ad.runtime.style import read_style
 from muon_ad.runtime.style import StyleError
@@ -184,3 +185,70 @@ def test_package_that_fits_gives_the_frames_aspect(negative_package, tmp_path):
         rgb = np.full((*shape, 3), 55, np.uint8)
         assert model.stylise(rgb).shape[:2] == expected
         assert (model.stylise(rgb) == 200).all()
+
+
+@pytest.fixture
+def levels(negative_package) -> StyleModel:
+    """A model of two variants, the large one in use."""
+    return StyleModel(load_package(negative_package), 'large', lower=('small',))
+
+
+def test_variants_take_turns_without_loading_or_binding_anew(levels, monkeypatch):
+    monkeypatch.setattr('muon_ad.runtime.style.Engine', None)
+    assert levels.variant.name == 'large'
+    first = {}
+    for _ in range(3):
+        for index, (name, shape) in enumerate((('large', (96, 128, 3)), ('small', (48, 64, 3)))):
+            levels.use(index)
+            result = levels.stylise(grey_frame(55))
+            assert levels.variant.name == name
+            assert result.shape == shape and (result == 200).all()
+            memory = result.ctypes.data
+            assert first.setdefault(name, memory) == memory, 'a buffer of its own, bound once'
+
+
+def test_variants_of_one_file_share_its_session(levels):
+    sessions = set()
+    for index in range(2):
+        levels.use(index)
+        sessions.add(id(levels.engine._session))
+    assert len(sessions) == 1
+
+
+def test_variants_of_other_files_have_their_own_session(negative_package, tmp_path):
+    folder = shutil.copytree(negative_package, tmp_path / 'two_files')
+    shutil.copy(folder / 'transfer.onnx', folder / 'other.onnx')
+    text = (folder / 'model.yaml').read_text()
+    head, tail = text.split('small:', 1)
+    (folder / 'model.yaml').write_text(
+        head + 'small:' + tail.replace('transfer.onnx', 'other.onnx', 1)
+    )
+    model = StyleModel(load_package(folder), 'large', lower=('small',))
+    large = model.engine._session
+    model.use(1)
+    assert model.engine._session is not large
+    assert model.engine.path.name == 'other.onnx'
+
+
+def test_a_style_holds_for_all_variants(levels):
+    levels.set_style('light')
+    for index in range(2):
+        levels.use(index)
+        assert (levels.stylise(grey_frame(100)) == 195).all()
+
+
+def test_results_of_one_size_where_that_is_asked_for(negative_package, tmp_path):
+    folder = shutil.copytree(negative_package, tmp_path / 'fit')
+    text = (folder / 'model.yaml').read_text()
+    (folder / 'model.yaml').write_text(text + 'input: {resize: fit}\n')
+    model = StyleModel(load_package(folder), 'large', lower=('small',), same_size=True)
+    for shape, expected in (((48, 64), (96, 128, 3)), ((60, 120), (64, 128, 3))):
+        for index in range(2):
+            model.use(index)
+            result = model.stylise(np.full((*shape, 3), 55, np.uint8))
+            assert result.shape == expected and (result == 200).all()
+
+
+def test_a_lower_variant_that_is_none_is_refused(negative_package):
+    with pytest.raises(PackageError, match="no variant 'tiny'"):
+        StyleModel(load_package(negative_package), lower=('tiny',))

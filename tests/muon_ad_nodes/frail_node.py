@@ -42,7 +42,7 @@ class FrailNode(SuiteNode):
 
         status.values.append(KeyValue(key='frailty', value='great'))
 
-    def _infer(self, rgb):
+    def _infer(self, rgb, age_ms):
         if rgb.min() == 255:
             threading.Event().wait()
 

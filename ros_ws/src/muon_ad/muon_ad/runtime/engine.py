@@ -1,5 +1,6 @@
 """One network in ONNX Runtime, with buffers bound once and the provider in use reported."""
 
+import copy
 import logging
 from dataclasses import dataclass
 from dataclasses import field
@@ -60,6 +61,19 @@ class Engine:
         self.provider = _short_name(self._session.get_providers()[0])
         self.inputs = {node.name: node for node in self._session.get_inputs()}
         self.outputs = [node.name for node in self._session.get_outputs()]
+        self._unbind()
+
+    def twin(self) -> 'Engine':
+        """Return an engine on the same loaded network with buffers of its own.
+
+        Each keeps its input size, so that neither binds anew where frames of two sizes take turns;
+        weights and working memory are there once.
+        """
+        other = copy.copy(self)
+        other._unbind()
+        return other
+
+    def _unbind(self) -> None:
         self._binding = self._session.io_binding()
         self._bound: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._results: list[np.ndarray] = []

@@ -1,5 +1,6 @@
 """Stylises frames with a style package; the style can be changed while frames are running."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -13,6 +14,7 @@ from muon_ad.paths import is_folder
 from muon_ad.runtime.engine import Engine
 from muon_ad.runtime.engine import EngineOptions
 from muon_ad.runtime.package import ModelPackage
+from muon_ad.runtime.package import Variant
 
 STYLE_SIZE = 256  # side of the image that the encoder takes
 STEP = 8  # the network takes multiples of it
@@ -23,30 +25,92 @@ class StyleError(ValueError):
     """A style, frame or package cannot be used for stylising; the message says which and why."""
 
 
+class _Level:
+    """One variant, ready for frames: its engine, and a buffer for those of another size."""
+
+    def __init__(self, variant: Variant, engine: Engine, resize: str) -> None:
+        self.variant = variant
+        self.engine = engine
+        self._fits = resize == 'fit'
+        self._frame = np.empty((1, variant.height, variant.width, 3), np.uint8)
+
+    def size(self, rgb: np.ndarray) -> tuple[int, int]:
+        """Return width and height that the network works at for such a frame."""
+        limit = (self.variant.width, self.variant.height)
+        return fitting(rgb.shape[1::-1], limit) if self._fits else limit
+
+    def fitted(self, rgb: np.ndarray) -> np.ndarray:
+        """Return the frame as [1, h, w, 3] at the network's size, without a copy if it is so."""
+        size = self.size(rgb)
+        if self._frame.shape[2:0:-1] != size:
+            self._frame = np.empty((1, size[1], size[0], 3), np.uint8)
+        if rgb.shape[1::-1] != size:
+            shrinks = rgb.shape[1] > size[0] or rgb.shape[0] > size[1]
+            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            cv2.resize(rgb, size, dst=self._frame[0], interpolation=method)
+            return self._frame
+        if rgb.flags.c_contiguous:
+            return rgb[None]
+        np.copyto(self._frame[0], rgb)
+        return self._frame
+
+
 @dataclass
 class StyleModel:
-    """A style network ready for frames, at the size of one variant.
+    """A style network ready for frames, at the size of one variant, or of several to `use`.
 
-    `stylise` belongs to one thread; `set_style` may be called from another at any time, and the
-    next frame uses the new style. Raises StyleError where the package is not of task `style`.
+    `lower` names the variants beside the first one, all loaded: those of one file share a session.
+    With `same_size` results of the others are resized to the size of the first.
+
+    `stylise` and `use` belong to one thread; `set_style` may be called from another at any time,
+    and the next frame uses the new style. Raises StyleError where the package is not of task
+    `style`.
     """
 
     package: ModelPackage
     variant_name: str = ''
     options: EngineOptions = field(default_factory=EngineOptions)
+    lower: Sequence[str] = ()
+    same_size: bool = False
 
     def __post_init__(self) -> None:
         if self.package.task != 'style' or self.package.style_encoder is None:
             raise StyleError(
                 f'{self.package.folder}: task is {self.package.task!r}; expected a style package'
             )
-        self.variant = self.package.variant(self.variant_name)
-        self.engine = Engine(self.variant.file, self.options)
-        self._frame = np.empty((1, self.variant.height, self.variant.width, 3), np.uint8)
+        variants = [self.package.variant(name) for name in (self.variant_name, *self.lower)]
+        self._levels: list[_Level] = []
+        for variant in variants:
+            engine = self._engine(variant)
+            self._levels.append(_Level(variant, engine, self.package.input.resize))
+        self._level = self._levels[0]
+        self._resized: np.ndarray | None = None
         images = {name: read_style(path) for name, path in self.package.styles.items()}
         self._known = dict(zip(images, self._encode(list(images.values())), strict=True))
         # One tuple, replaced as a whole, so that a running stylise never sees half a change.
         self._current = (self.package.default_style, self._known[self.package.default_style])
+
+    def _engine(self, variant: Variant) -> Engine:
+        """Load a variant, or share the session of one that is loaded."""
+        for level in self._levels:
+            # TensorRT builds an engine for one size; for two of them it would build anew.
+            if level.variant.file == variant.file and level.engine.provider != 'TensorRT':
+                return level.engine.twin()
+        return Engine(variant.file, self.options)
+
+    @property
+    def variant(self) -> Variant:
+        """The variant in use."""
+        return self._level.variant
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the variant in use."""
+        return self._level.engine
+
+    def use(self, index: int) -> None:
+        """Use another variant from the next frame on: 0 is the first, then those of `lower`."""
+        self._level = self._levels[index]
 
     @property
     def styles(self) -> tuple[str, ...]:
@@ -74,32 +138,26 @@ class StyleModel:
     def stylise(self, rgb: np.ndarray) -> np.ndarray:
         """Stylise one frame, uint8 [H, W, 3] RGB of any size.
 
-        Returns uint8 [height, width, 3] at the variant's size, or inside it with the frame's
-        aspect where the package says `resize: fit`: the engine's own buffer, which the next call
-        overwrites. Raises StyleError for a frame that is not such an array or is empty.
+        Returns uint8 [height, width, 3] at the variant's size (that of the first variant where
+        `same_size`), or inside it with the frame's aspect where the package says `resize: fit`: a
+        buffer that the next call overwrites. Raises StyleError for a frame that is not such an
+        array or is empty.
         """
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
             raise StyleError(
                 f'frame is {rgb.dtype} {rgb.shape}; expected uint8 (height, width, 3), not empty'
             )
-        return self.engine.run({'image': self._fitted(rgb), 'style': self._current[1]})[0][0]
+        feeds = {'image': self._level.fitted(rgb), 'style': self._current[1]}
+        result = self._level.engine.run(feeds)[0][0]
+        return self._at_first_size(rgb, result) if self.same_size else result
 
-    def _fitted(self, rgb: np.ndarray) -> np.ndarray:
-        """Return the frame as [1, h, w, 3] at the network's size, without a copy if it is so."""
-        size = (self.variant.width, self.variant.height)
-        if self.package.input.resize == 'fit':
-            size = fitting(rgb.shape[1::-1], size)
-        if self._frame.shape[2:0:-1] != size:
-            self._frame = np.empty((1, size[1], size[0], 3), np.uint8)
-        if rgb.shape[1::-1] != size:
-            shrinks = rgb.shape[1] > size[0] or rgb.shape[0] > size[1]
-            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            cv2.resize(rgb, size, dst=self._frame[0], interpolation=method)
-            return self._frame
-        if rgb.flags.c_contiguous:
-            return rgb[None]
-        np.copyto(self._frame[0], rgb)
-        return self._frame
+    def _at_first_size(self, rgb: np.ndarray, result: np.ndarray) -> np.ndarray:
+        size = self._levels[0].size(rgb)
+        if result.shape[1::-1] == size:
+            return result
+        if self._resized is None or self._resized.shape[1::-1] != size:
+            self._resized = np.empty((size[1], size[0], 3), np.uint8)
+        return cv2.resize(result, size, dst=self._resized, interpolation=cv2.INTER_LINEAR)
 
     def _encode(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """Return a style vector, float32 [1, S], for each image of `read_style`.

@@ -23,11 +23,15 @@ from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts.frame_task import FrameTask
 from muon_ad_nodes.parts.image_input import TRANSPORT
 from muon_ad_nodes.parts.lifecycle import SuiteNode
+from muon_ad_nodes.parts.lod import chosen_variants
+from muon_ad_nodes.parts.lod import level_of_detail
+from muon_ad_nodes.parts.lod import LevelOfDetail
+from muon_ad_nodes.parts.lod import lod_parameters
+from muon_ad_nodes.parts.lod import OneLevel
 from muon_ad_nodes.parts.models import describe_engine
 from muon_ad_nodes.parts.models import ENGINE
 from muon_ad_nodes.parts.models import engine_options
 from muon_ad_nodes.parts.models import model_folder
-from muon_ad_nodes.parts.models import warm_up
 from muon_ad_nodes.parts.parameters import Parameter
 
 PARAMETERS = (
@@ -66,6 +70,8 @@ PARAMETERS = (
     ),
     TRANSPORT,
     *ENGINE,
+    # A scene may be plain and yet have something small in it.
+    *lod_parameters(plain=0.0, rich=0.0),
 )
 
 
@@ -73,35 +79,41 @@ class ObjectDetector(SuiteNode):
     """Subscribes `image_raw`, `camera_info` and `aligned_depth/image_raw`; publishes `detections`.
 
     Every image yields a message, also where nothing is found. Positions are filled in where depth
-    of the same moment (16UC1 millimetres or 32FC1 metres) and a calibration are there.
+    of the same moment (16UC1 millimetres or 32FC1 metres) and a calibration are there. Where
+    `lod.variants` names several variants, each frame gets the best that is in time.
     """
 
     def __init__(self) -> None:
         super().__init__('object_detector', PARAMETERS)
-        self._detector: Detector | None = None
+        self._detectors: list[Detector] = []
         self._package: ModelPackage | None = None
         self._publisher: Publisher | None = None
         self._subscriptions_for_depth: list[Subscription] = []
+        self._lod: LevelOfDetail | OneLevel | None = None
         self._task: FrameTask | None = None
         self._pairing = DepthPairing()
 
     @property
     def reported(self) -> tuple[str, ...]:
         """The labels that detections can have; none before it is configured."""
-        return () if self._detector is None else self._detector.reported
+        return self._detectors[0].reported if self._detectors else ()
 
     def build(self) -> None:
-        """Load the network, warm it up, and create the topics."""
+        """Load the networks, warm them up, and create the topics."""
         settings = self.settings
         self._package = load_package(model_folder(settings.model))
-        self._detector = Detector(
-            self._package,
-            settings.variant,
-            engine_options(settings),
-            keep=tuple(settings.classes),
-        )
+        variants = chosen_variants(settings, self._package)
+        self._detectors = [
+            Detector(
+                self._package,
+                variant.name,
+                engine_options(settings),
+                keep=tuple(settings.classes),
+            )
+            for variant in variants
+        ]
         self.changed('')
-        warm_up(self._detector.detect, self._detector.variant)
+        self._lod = level_of_detail(self, variants, self._detect)
         self._publisher = self.create_publisher(DetectionArray, 'detections', qos.PUBLISH)
         self._subscriptions_for_depth = [
             self.create_subscription(CameraInfo, 'camera_info', self._on_info, qos.SENSOR),
@@ -109,9 +121,7 @@ class ObjectDetector(SuiteNode):
                 Image, 'aligned_depth/image_raw', self._on_depth, qos.SENSOR
             ),
         ]
-        self._task = FrameTask(
-            self, self._detector.detect, self._publish, settings.image_transport
-        )
+        self._task = FrameTask(self, self._lod.infer, self._publish, settings.image_transport)
 
     def start(self) -> None:
         """Begin to detect."""
@@ -126,27 +136,32 @@ class ObjectDetector(SuiteNode):
         """Destroy topics and network."""
         if self._task is not None:
             self._task.destroy()
+        if self._lod is not None:
+            self._lod.destroy()
         for subscription in self._subscriptions_for_depth:
             self.destroy_subscription(subscription)
         if self._publisher is not None:
             self.destroy_publisher(self._publisher)
         self._subscriptions_for_depth = []
-        self._task = self._publisher = self._detector = None
+        self._detectors = []
+        self._task = self._lod = self._publisher = None
         self._pairing.camera_info = None
 
     def describe(self, status: TaskStatus) -> None:
-        """Add model, variant and provider."""
-        detector = self._detector
-        if detector is not None:
-            describe_engine(status, self._package, detector.variant, detector.engine)
+        """Add model, variant, provider and level of detail."""
+        if self._detectors:
+            first = self._detectors[0]
+            describe_engine(status, self._package, first.variant, first.engine)
+        if self._lod is not None:
+            self._lod.describe(status)
 
     def changed(self, _name: str) -> None:
         """Take over thresholds and deadline."""
         self.monitor.deadline_ms = self.settings.deadline_ms
-        if self._detector is not None:
-            self._detector.score_threshold = self.settings.score_threshold
-            self._detector.iou_threshold = self.settings.iou_threshold
-            self._detector.max_detections = self.settings.max_detections
+        for detector in self._detectors:
+            detector.score_threshold = self.settings.score_threshold
+            detector.iou_threshold = self.settings.iou_threshold
+            detector.max_detections = self.settings.max_detections
 
     def _on_info(self, message: CameraInfo) -> None:
         if self.active:
@@ -155,6 +170,9 @@ class ObjectDetector(SuiteNode):
     def _on_depth(self, message: Image) -> None:
         if self.active:
             self._pairing.depths.append(message)
+
+    def _detect(self, index: int, rgb: np.ndarray) -> Detections:
+        return self._detectors[index].detect(rgb)
 
     def _publish(self, source: Image, found: Detections) -> None:
         result = DetectionArray(
@@ -171,12 +189,13 @@ class ObjectDetector(SuiteNode):
                 x_max=float(box[2]),
                 y_max=float(box[3]),
                 class_id=int(class_id),
-                label=self._detector.classes[class_id],
+                label=self._package.classes[class_id],
                 score=float(score),
             )
             _fill_position(detection, place)
             result.detections.append(detection)
         self._publisher.publish(result)
+        self._lod.published()
 
     def _surroundings(self, image: Image) -> Surroundings | None:
         """Return depth of the image's moment and its camera, where both are there."""

@@ -25,16 +25,16 @@ Result = TypeVar('Result')
 class FrameTask:
     """Subscribes `image_raw` for `node`, by `transport`, and works on its newest frame.
 
-    `infer(rgb uint8 [H, W, 3])` runs the network, `publish(message, result)` sends what it found
-    for that Image. The executor stays free for services and parameters meanwhile. Frames that
-    cannot be used are counted and logged by the node; any other exception is a defect and ends the
-    process through `node.fail`.
+    `infer(rgb uint8 [H, W, 3], age_ms)` runs the network on a frame of that age, and
+    `publish(message, result)` sends what it found for that Image. The executor stays free for
+    services and parameters meanwhile. Frames that cannot be used are counted and logged by the
+    node; any other exception is a defect and ends the process through `node.fail`.
     """
 
     def __init__(
         self,
         node: SuiteNode,
-        infer: Callable[[np.ndarray], Result],
+        infer: Callable[[np.ndarray, float], Result],
         publish: Callable[[Image, Result], None],
         transport: str = 'raw',
     ) -> None:
@@ -92,7 +92,7 @@ class FrameTask:
         image = as_image(message)
         rgb = to_rgb(image)
         prepared = time.perf_counter()
-        result = self._infer(rgb)
+        result = self._infer(rgb, age_ms + milliseconds(begun, prepared))
         inferred = time.perf_counter()
         self._publish(image, result)
         self._node.monitor.published(
