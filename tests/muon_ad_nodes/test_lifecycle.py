@@ -247,6 +247,13 @@ def test_bad_override_from_the_command_line(value):
         rclpy.shutdown(context=context)
 
 
+def test_what_is_built_is_kept_from_the_garbage_collector(bench, monkeypatch):
+    task = bench.run(Task)
+    monkeypatch.setattr(realtime, 'settle', lambda: task.calls.append('settle'))
+    assert task.trigger_configure() == SUCCESS
+    assert task.calls == ['build', 'settle']
+
+
 @pytest.fixture
 def in_fifo(monkeypatch):
     """Let nodes believe that they run as fifo 80; return what class they asked for since."""

@@ -220,6 +220,18 @@ def test_importing_it_imports_nothing_heavy():
     assert run_fresh(code) == ['[]']
 
 
+def test_what_is_loaded_is_out_of_the_collectors_reach_in_a_process_of_ours_only():
+    assert run_fresh("""
+import gc
+from muon_ad_nodes.parts import realtime
+realtime.settle()
+print(gc.get_freeze_count() > 0)
+realtime.start('csi_camera', 'csi_camera')
+realtime.settle()
+print(gc.get_freeze_count() > 0)
+""") == ['False', 'True']
+
+
 FIFO = """
 import os, resource, sys, threading
 from muon_ad_nodes.parts import realtime

@@ -281,6 +281,7 @@ class SuiteNode(LifecycleNode):
         self.monitor.reset()
         self._warned.clear()
         self.build()
+        realtime.settle()
         self._budget_guard = self._watch_budget()
 
     def _watch_budget(self) -> BudgetGuard | None:

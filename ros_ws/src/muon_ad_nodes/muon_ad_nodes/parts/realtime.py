@@ -294,8 +294,11 @@ def _threads(folder: Path) -> set[int]:
 def settle() -> None:
     """Take what is loaded out of the garbage collector's reach; to be called after warm-up.
 
-    A full collection over rclpy and ONNX Runtime stalls a frame by up to 100 ms.
+    A full collection over rclpy and ONNX Runtime stalls a frame by up to 100 ms. In a process that
+    did not begin with `start`, the collector is not ours to set.
     """
+    if not _started:
+        return
     gc.unfreeze()
     gc.collect()
     gc.freeze()
@@ -351,11 +354,13 @@ def refused() -> list[str]:
 
 def start(executable: str, node: str) -> None:
     """Apply the settings on this process's command line; `node` is its node's own name."""
-    global _in_effect
+    global _in_effect, _started
+    _started = True
     role = ROLES.get(executable, Role())
     _in_effect, lines = apply(settings_from_arguments(sys.argv[1:], node, role))
     _refused.extend(lines)
 
 
+_started = False
 _in_effect = RealtimeSettings()
 _refused: list[str] = []
