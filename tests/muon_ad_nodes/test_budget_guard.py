@@ -13,7 +13,7 @@ from muon_ad_nodes.parts.budget import Budget
 from muon_ad_nodes.parts.budget_guard import BudgetGuard
 from muon_ad_nodes.parts.realtime import RealtimeSettings
 
-SETTINGS = RealtimeSettings('fifo', 80, refused='batch')
+SETTINGS = RealtimeSettings('fifo', 80, fallback='batch')
 
 
 class Classes:
@@ -149,5 +149,5 @@ def test_a_task_that_runs_away_cannot_starve_its_neighbours(started):
     neighbour = started(NEIGHBOUR.format(core))
     wait_until(lambda: policies(runaway) == {os.SCHED_OTHER}, 20, 'the guard to step in')
     before = cpu_s(runaway), cpu_s(neighbour)
-    wait_until(lambda: cpu_s(neighbour) - before[1] > 0.3, 20, 'the neighbour to work')
+    wait_until(lambda: cpu_s(neighbour) - before[1] > 0.1, 60, 'the neighbour to work')
     assert cpu_s(neighbour) - before[1] > (cpu_s(runaway) - before[0]) / 4

@@ -88,7 +88,7 @@ class BudgetGuard:
             realtime.set_class(self._settings.policy, self._settings.level)
             self._rise()
         else:
-            realtime.set_class(self._settings.refused, 0)
+            realtime.set_class(self._settings.fallback, 0)
 
     def _rise(self) -> None:
         """Put the watcher above the threads that it watches."""

@@ -47,11 +47,11 @@ _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 class Role:
     """What an executable takes where its parameters leave it open.
 
-    `priority` of fifo and rr, and the class to run in where those are `refused`.
+    `priority` of fifo and rr, and the class that stands in where those are not allowed.
     """
 
     priority: int = 1
-    refused: str = 'other'
+    fallback: str = 'other'
 
 
 # Results before images would starve the cameras, whose images they wait for.
@@ -61,7 +61,7 @@ ROLES = {
     'bag_player': Role(90),
     'frame_sync': Role(85),
     'style_transfer': Role(80),
-    'object_detector': Role(40, refused='batch'),
+    'object_detector': Role(40, fallback='batch'),
 }
 
 
@@ -70,7 +70,7 @@ class RealtimeSettings:
     """What a process asks of the kernel. An empty policy leaves the class as it is.
 
     `priority` counts for fifo and rr; `nice` for the other classes. Where fifo or rr is not
-    allowed, it is `refused` that the process runs as. `threads` are those of numpy and OpenMP.
+    allowed, the process runs as `fallback`. `threads` are those of numpy and OpenMP.
     """
 
     policy: str = ''
@@ -79,7 +79,7 @@ class RealtimeSettings:
     lock_memory: bool = False
     nice: int = 0
     threads: int = 1
-    refused: str = 'other'
+    fallback: str = 'other'
 
     @property
     def real_time(self) -> bool:
@@ -165,7 +165,7 @@ def _settings(found: dict[str, Any], role: Role) -> RealtimeSettings:
         lock_memory=found.get('realtime.lock_memory') is True,
         nice=_number(found, 'realtime.nice', -20, 19),
         threads=_number(found, 'threads', 1, MOST_THREADS) or 1,
-        refused=role.refused,
+        fallback=role.fallback,
     )
 
 
@@ -219,9 +219,9 @@ def _set_policy(settings: RealtimeSettings) -> tuple[RealtimeSettings, list[str]
         set_class(settings.policy, settings.level)
     except PermissionError:
         with suppress(PermissionError):     # out of SCHED_IDLE
-            set_class(settings.refused, 0)
+            set_class(settings.fallback, 0)
         nice = _set_nice(settings.nice)
-        return replace(settings, policy=settings.refused), [
+        return replace(settings, policy=settings.fallback), [
             f'no permission for SCHED_{settings.policy.upper()} {settings.level}: running as '
             f'{read_classes().policy}, nice {nice}; give the process CAP_SYS_NICE or raise '
             'the rtprio limit (limits.conf: "@realtime - rtprio 95")'
