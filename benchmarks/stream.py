@@ -153,7 +153,9 @@ def main() -> None:
     }
     filled = table('Stylised frames of 640x480 at 30 Hz beside a detector', 'case', *FIGURES)
     for case, found in summary.items():
-        filled.add_row(str(case), *(shown(found[figure]) for figure in FIGURES))
+        filled.add_row(
+            str(case), *(shown(found[figure], int('fps' in figure)) for figure in FIGURES)
+        )
     pooled = {
         str(case): np.concatenate([ages for ages, _ in found])
         for case, found in measured.items()
