@@ -1,6 +1,7 @@
 """The CSI camera node: life cycle, end of input, calibration, bad input."""
 
 import json
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
@@ -251,3 +252,13 @@ def test_metadata_tells_number_and_clock_of_every_image(bench, topics):
 
 def values(statuses):
     return {each.key: each.value for each in statuses[-1].values} if statuses else {}
+
+
+def test_each_step_counts_against_the_budget(bench, topics, monkeypatch):
+    node = configured(bench, **PATTERN)
+    begun = []
+    monkeypatch.setattr(node, 'in_budget', lambda: nullcontext(begun.append('frame')))
+    assert node.trigger_activate() == OK
+    images, _, _ = topics
+    bench.wait(lambda: len(images) > 2, 'images')
+    assert len(begun) >= len(images)

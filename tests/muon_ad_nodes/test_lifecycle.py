@@ -6,9 +6,12 @@ from lifecycle_msgs.msg import State
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from muon_ad_msgs.msg import TaskStatus
+from muon_ad_nodes.parts import budget_guard
 from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts import realtime
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.parameters import Parameter
+from muon_ad_nodes.parts.realtime import RealtimeSettings
 
 PARAMETERS = (
     Parameter('rate', 30.0, 'Frames a second.', range=(1.0, 120.0)),
@@ -242,3 +245,70 @@ def test_bad_override_from_the_command_line(value):
         node.destroy_node()
     finally:
         rclpy.shutdown(context=context)
+
+
+def test_what_is_built_is_kept_from_the_garbage_collector(bench, monkeypatch):
+    task = bench.run(Task)
+    monkeypatch.setattr(realtime, 'settle', lambda: task.calls.append('settle'))
+    assert task.trigger_configure() == SUCCESS
+    assert task.calls == ['build', 'settle']
+
+
+@pytest.fixture
+def in_fifo(monkeypatch):
+    """Let nodes believe that they run as fifo 80; return what class they asked for since."""
+    asked = []
+    monkeypatch.setattr(realtime, 'current_settings', lambda: RealtimeSettings('fifo', 80))
+    monkeypatch.setattr(realtime, 'set_class', lambda *given: asked.append(given))
+    monkeypatch.setattr(budget_guard.os, 'sched_setscheduler', lambda *_: None)
+    return asked
+
+
+def test_a_task_over_its_budget_says_so_and_comes_back(bench, in_fifo, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(budget_guard.time, 'process_time', lambda: clock[0])
+    task = bench.run(
+        Task, realtime__budget_ms=20.0, realtime__budget_frames=2, realtime__recovery_frames=1
+    )
+    statuses = bench.listen(TaskStatus, '/task/status', qos.LATCHED)
+    assert task.trigger_configure() == SUCCESS
+    for _ in range(2):
+        with task.in_budget():
+            clock[0] += 0.021
+    assert in_fifo == [('other', 0)]
+    bench.wait(lambda: 'out of fifo' in statuses[-1].message, 'the reason in the status')
+    with task.in_budget():
+        clock[0] += 0.019
+    assert in_fifo[1:] == [('fifo', 80)]
+    bench.wait(lambda: statuses[-1].message == '', 'the good news')
+    assert task.trigger_cleanup() == SUCCESS
+    assert task._budget_guard is None
+
+
+@pytest.mark.parametrize('parameters', [{}, {'realtime__budget_frames': 0,
+                                             'realtime__budget_ms': 1.0}])
+def test_without_a_budget_nobody_watches(bench, in_fifo, parameters):
+    task = bench.run(Task, **parameters)
+    assert task.trigger_configure() == SUCCESS
+    assert task._budget_guard is None
+    with task.in_budget():
+        pass
+    assert in_fifo == []
+
+
+def test_without_a_real_time_class_nobody_watches(bench):
+    task = bench.run(Task, realtime__budget_ms=1.0)
+    assert task.trigger_configure() == SUCCESS
+    assert task._budget_guard is None
+
+
+@pytest.mark.parametrize('name, value', [
+    ('realtime.policy', 'turbo'), ('realtime.priority', 100), ('realtime.nice', 20),
+    ('realtime.cpus', [0, -1]), ('realtime.cpus', [1024]), ('realtime.budget_ms', -1.0),
+    ('realtime.recovery_frames', 0),
+])  # fmt: skip
+def test_real_time_that_cannot_be_is_refused_by_name(bench, name, value):
+    task = bench.run(Task)
+    refused, = task.set_parameters([rclpy.Parameter(name, value=value)])
+    assert not refused.successful
+    assert name in refused.reason

@@ -10,6 +10,7 @@ COUNT = Parameter('net.count', 3, 'How many.', range=(0, 9))
 MODE = Parameter('mode', 'a', 'Which.', choices=('a', 'b'))
 FLAG = Parameter('flag', False, 'Whether.')
 NAMES = Parameter('names', [], 'Which ones.', kind='strings')
+CORES = Parameter('cores', [], 'Which.', kind='integers', range=(0, 7))
 PLACES = Parameter('places', [0.0], 'Where.', kind='numbers')
 
 
@@ -18,6 +19,7 @@ PLACES = Parameter('places', [0.0], 'Where.', kind='numbers')
     [
         (RATE, 30, 30.0), (RATE, 1.0, 1.0), (COUNT, 0, 0), (MODE, 'b', 'b'), (FLAG, True, True),
         (NAMES, [], []), (NAMES, ['x'], ['x']), (PLACES, [1, 2.5], [1.0, 2.5]),
+        (CORES, [0, 7], [0, 7]), (CORES, [], []),
     ],
 )
 def test_accepted(parameter, value, expected):
@@ -38,6 +40,8 @@ def test_accepted(parameter, value, expected):
         (MODE, 'c', "parameter mode is 'c'; expected one of 'a', 'b'"),
         (FLAG, 1, 'flag is 1; expected bool'),
         (NAMES, 'x', "names is 'x'; expected list of strings"),
+        (CORES, [0, 8], 'cores is [0, 8]; expected list of integers from 0 to 7'),
+        (CORES, [-1], 'cores is [-1]'),
         (NAMES, [1], 'expected list of strings'),
         (PLACES, None, 'places is None'),
     ],

@@ -1,6 +1,7 @@
 """The style transfer node in this process, on a network that negates pictures."""
 
 import shutil
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
@@ -165,3 +166,11 @@ def test_changed_model_file_is_refused_until_it_is_mended(bench, negative_packag
     bench.wait(lambda: any('sha256' in s.message for s in statuses), 'the reason in the status')
     (package / 'transfer.onnx').write_bytes(good)
     assert node.trigger_configure() == SUCCESS
+
+
+def test_the_work_on_a_frame_counts_against_the_budget(bench, node, send, results, monkeypatch):
+    begun = []
+    monkeypatch.setattr(node, 'in_budget', lambda: nullcontext(begun.append('frame')))
+    send()
+    bench.wait(lambda: results, 'the result')
+    assert begun == ['frame']

@@ -29,6 +29,7 @@ EXECUTABLES = (
     'frame_sync', 'supervisor',
 )  # fmt: skip
 CAMERA = ['/camera/camera', '/camera/style_transfer', '/camera/object_detector']
+GIVEN_TO_ALL = {'use_sim_time': False, 'realtime.enabled': False}
 CSI = ['/csi/csi_camera', '/csi/style_transfer', '/csi/object_detector']
 
 
@@ -115,7 +116,7 @@ def test_pairs_on_request_where_there_is_something_to_pair(realsense, csi, strea
         return
     assert watched[0] == '/frame_sync'
     node = of(launch, '/frame_sync')
-    assert inline(node) == {'use_sim_time': False, 'streams': streams}
+    assert inline(node) == {**GIVEN_TO_ALL, 'streams': streams}
     color, depth = '/camera/camera/color', '/camera/camera/aligned_depth_to_color'
     assert dict(node.remaps) == {
         'color/image_raw': f'{color}/image_raw',
@@ -141,20 +142,22 @@ def test_arguments_arrive(installed):
     launch = evaluate(
         'multitask.launch.xml', serial_no='012345', csi_source='video', csi_path='a b.mp4',
         csi_loop='false', csi_device='/dev/video1', style='007', style_model='s',
-        detector_model='d', use_sim_time='true', log_level='debug', fastdds_profile='p.xml',
+        detector_model='d', use_sim_time='true', realtime='true', log_level='debug',
+        fastdds_profile='p.xml',
     )  # fmt: skip
+    given = {'use_sim_time': True, 'realtime.enabled': True}
     assert inline(of(launch, '/camera/camera')) == {
-        'use_sim_time': True, 'source': 'simulated', 'serial_no': '012345',
+        **given, 'source': 'simulated', 'serial_no': '012345',
     }  # fmt: skip
     assert inline(of(launch, '/csi/csi_camera')) == {
-        'use_sim_time': True, 'source': 'video', 'path': 'a b.mp4', 'device': '/dev/video1',
+        **given, 'source': 'video', 'path': 'a b.mp4', 'device': '/dev/video1',
         'loop': False,
     }  # fmt: skip
     for camera in ('camera', 'csi'):
         style = inline(of(launch, f'/{camera}/style_transfer'))
-        assert style == {'use_sim_time': True, 'model': 's', 'style': '007'}
+        assert style == {**given, 'model': 's', 'style': '007'}
         detector = inline(of(launch, f'/{camera}/object_detector'))
-        assert detector == {'use_sim_time': True, 'model': 'd'}
+        assert detector == {**given, 'model': 'd'}
     for node in launch.nodes:
         assert node.arguments == ('--ros-args', '--log-level', 'debug')
         assert node.environment['FASTDDS_DEFAULT_PROFILES_FILE'] == 'p.xml'
@@ -263,6 +266,19 @@ def test_launch_files_name_what_the_nodes_declare(source, realsense_source):
         for name, value in inline(node).items():
             if name != 'use_sim_time':
                 known[name].check(value)
+
+
+@pytest.mark.parametrize('platform', PLATFORMS)
+def test_one_switch_for_all_scheduling_classes(platform):
+    given = sections(platform)
+    for switch in ('true', 'false', None):
+        told = {} if switch is None else {'realtime': switch}
+        launch = evaluate('multitask.launch.xml', platform=platform, sync='true', **told)
+        wanted = switch == 'true' or (switch is None and platform in JETSONS)
+        for node in launch.nodes[:-1]:
+            assert inline(node)['realtime.enabled'] == wanted
+            assert given[node.full_name]['realtime.policy'] in ('fifo', 'batch')
+        assert 'realtime.enabled' not in inline(launch.nodes[-1])
 
 
 @pytest.mark.parametrize('platform', JETSONS)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import rclpy
 from lifecycle_msgs.msg import Transition
@@ -17,12 +18,14 @@ SHARED_MEMORY = Path('/dev/shm')
 
 
 @pytest.fixture
-def process(negative_package):
-    """The style transfer node, started by hand."""
+def process(negative_package, request):
+    """The style transfer node, started by hand, with parameters of the test's choice."""
     command = [
         sys.executable, '-m', 'muon_ad_nodes.main', 'style_transfer', '--ros-args',
         '-p', f'model:={negative_package}',
     ]
+    for parameter in getattr(request, 'param', ()):
+        command += ['-p', parameter]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True,
         env={**os.environ, 'PYTHONPATH': ':'.join(sys.path)},
@@ -68,3 +71,21 @@ def test_without_a_profile_the_node_warns(process):
     _, said = process.communicate(timeout=30)
     wanted = 'FASTDDS_DEFAULT_PROFILES_FILE' not in os.environ
     assert ('large images will be lost' in said) == wanted
+
+
+@pytest.mark.parametrize('process', [
+    ('realtime.policy:=fifo', 'realtime.priority:=3', 'threads:=2'),
+], indirect=True)  # fmt: skip
+def test_every_thread_is_in_the_class_that_was_asked_for(process):
+    change_state(Transition.TRANSITION_CONFIGURE)
+    classes = {
+        (os.sched_getscheduler(thread.id), os.sched_getparam(thread.id).sched_priority)
+        for thread in psutil.Process(process.pid).threads()
+    }
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    if 'no permission for SCHED_FIFO 3' in said:
+        pytest.skip('no permission for SCHED_FIFO on this machine')
+    # The guard of the budget is one above.
+    assert classes == {(os.SCHED_FIFO, 3), (os.SCHED_FIFO, 4)}
+    assert 'threads outside' not in said

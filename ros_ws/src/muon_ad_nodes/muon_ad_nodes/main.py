@@ -10,12 +10,16 @@ from muon_ad_nodes.parts import registry
 from muon_ad_nodes.parts.arguments import full_name
 from muon_ad_nodes.parts.processes import Recipe
 
+# Of executables whose node has another name.
+NODE_NAMES = {'realsense_camera': 'camera'}
+
 
 def _run(name: str) -> int:
     # Held until the process can end in order; see parts/process.py.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    _register(full_name(sys.argv[1:], name))
-    realtime.start(name)
+    own_name = NODE_NAMES.get(name, name)
+    _register(full_name(sys.argv[1:], own_name))
+    realtime.start(name, own_name)
     process = importlib.import_module('muon_ad_nodes.parts.process')
     node = importlib.import_module(f'muon_ad_nodes.nodes.{name}')
     return process.run(node.make)

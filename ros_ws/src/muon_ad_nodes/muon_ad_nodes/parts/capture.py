@@ -106,7 +106,7 @@ class Capture:
         try:
             while not self._stopping.is_set():
                 # A driver that never comes back shows in the status as a frame that never ends.
-                with self._node.monitor.working():
+                with self._node.monitor.working(), self._node.in_budget():
                     self._step()
         except EndOfInput as end:
             self._node.get_logger().info(str(end))

@@ -77,7 +77,7 @@ class FrameTask:
     def _run(self, mailbox: Mailbox[Image | CompressedImage]) -> None:
         while (message := mailbox.take()) is not None:
             try:
-                with self._node.monitor.working():
+                with self._node.monitor.working(), self._node.in_budget():
                     self._work(message)
             except (ImageError, EngineError) as error:
                 self._node.drop_invalid(str(error))

@@ -6,6 +6,8 @@ import threading
 import traceback
 from collections.abc import Callable
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 from rcl_interfaces.msg import SetParametersResult
@@ -18,6 +20,8 @@ from rclpy.parameter import Parameter as RclpyParameter
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts import realtime
+from muon_ad_nodes.parts.budget import Budget
+from muon_ad_nodes.parts.budget_guard import BudgetGuard
 from muon_ad_nodes.parts.parameters import declare
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
@@ -37,23 +41,53 @@ UNDER_WAY = {
 # Of every node. They are applied by the process before the node exists (parts/realtime.py).
 COMMON = (
     Parameter(
+        'realtime.enabled', True,
+        'Whether `realtime.policy` is asked for; set by the launch argument `realtime`.',
+    ),
+    Parameter(
         'realtime.policy', '',
-        'Scheduling class of every thread of the process; empty leaves it as it is.',
+        'Scheduling class of every thread of the process; empty leaves it as it is. Where fifo or '
+        'rr is not allowed, a detector runs as batch, every other node as other.',
         choices=('', *realtime.POLICIES),
     ),
     Parameter(
         'realtime.priority', 0,
-        'Priority for fifo and rr. Cameras above style above detector avoids inversions.',
-        range=(0, 99),
+        'Priority for fifo and rr. 0 takes what avoids inversions: cameras and bag_player 90, '
+        'frame_sync 85, style_transfer 80, object_detector 40.',
+        range=(0, realtime.HIGHEST),
+    ),
+    Parameter(
+        'realtime.nice', 0,
+        'Niceness under other and batch, also where they stand in for fifo or rr; the nearest '
+        'that is allowed is taken. 0 leaves it as it is.',
+        range=(-20, 19),
     ),
     Parameter(
         'realtime.cpus', [],
         'CPUs the process may run on; empty means all.',
         kind='integers',
+        range=(0, realtime.MOST_CPUS - 1),
     ),
     Parameter(
         'realtime.lock_memory', False,
-        'Lock all memory (mlockall); costs up to 500 MB resident a process.',
+        'Keep all memory that was once used resident (mlockall).',
+    ),
+    Parameter(
+        'realtime.budget_ms', 0.0,
+        'CPU time, of all threads together, that the work on one frame may take under fifo or rr. '
+        '0 takes deadline_ms times threads, and no limit for a node that has no deadline_ms.',
+        range=(0.0, 60000.0),
+    ),
+    Parameter(
+        'realtime.budget_frames', 10,
+        'Frames in a row over budget, or as much time in one of them, after which the process '
+        'leaves fifo or rr, for the sake of all others; 0: never.',
+        range=(0, 1000),
+    ),
+    Parameter(
+        'realtime.recovery_frames', 100,
+        'Frames in a row within budget after which it returns.',
+        range=(1, 10000),
     ),
 )
 
@@ -81,6 +115,7 @@ class SuiteNode(LifecycleNode):
         self._message = ''
         self._refused = realtime.refused()
         self._warned: set[str] = set()
+        self._budget_guard: BudgetGuard | None = None
         self.failed = threading.Event()
         for line in self._refused:
             self.get_logger().warning(line)
@@ -120,6 +155,10 @@ class SuiteNode(LifecycleNode):
         """Whether the node is in the active state."""
         return self._state == 'active'
 
+    def in_budget(self) -> AbstractContextManager[None]:
+        """Mark the block as work on one frame, whose CPU time the budget limits."""
+        return nullcontext() if self._budget_guard is None else self._budget_guard.frame()
+
     def say(self, text: str) -> None:
         """Set the line for people in the status; empty where all is well."""
         if text != self._message:
@@ -157,9 +196,10 @@ class SuiteNode(LifecycleNode):
         status.scheduling_priority = classes.priority
         status.threads = classes.threads
         status.threads_off_policy = len(classes.off_policy)
-        if classes.off_policy and not self._refused:
+        over_budget = '' if self._budget_guard is None else self._budget_guard.message
+        if classes.off_policy and not over_budget:
             self.warn_once(f'threads outside {asked.policy}: {", ".join(classes.off_policy)}')
-        status.message = '; '.join(filter(None, (self._message, *self._refused)))
+        status.message = '; '.join(filter(None, (self._message, over_budget, *self._refused)))
         self._describe(status)
         self._status_publisher.publish(status)
 
@@ -241,9 +281,34 @@ class SuiteNode(LifecycleNode):
         self.monitor.reset()
         self._warned.clear()
         self.build()
+        realtime.settle()
+        self._budget_guard = self._watch_budget()
+
+    def _watch_budget(self) -> BudgetGuard | None:
+        """Return what keeps a real-time class within its budget; None where there is neither."""
+        settings, held = self.settings, realtime.current_settings()
+        deadline_ms = getattr(settings, 'deadline_ms', 0.0) * getattr(settings, 'threads', 1)
+        limit_ms = settings.realtime_budget_ms or deadline_ms
+        if not (held.real_time and limit_ms and settings.realtime_budget_frames):
+            return None
+        budget = Budget(
+            limit_ms, settings.realtime_budget_frames, settings.realtime_recovery_frames
+        )
+        return BudgetGuard(held, budget, self._on_budget)
+
+    def _on_budget(self) -> None:
+        said = self._budget_guard.message
+        if said:
+            self.get_logger().warning(said)
+        else:
+            self.get_logger().info('within its budget again: back in its real-time class')
+        self.publish_status()
 
     def _tear_down(self) -> None:
         self._guard('tearing down', self.teardown)
+        if self._budget_guard is not None:
+            self._guard('ending the watch', self._budget_guard.close)
+            self._budget_guard = None
         self.settings = None
 
     def _enter(self, state: str) -> TransitionCallbackReturn:

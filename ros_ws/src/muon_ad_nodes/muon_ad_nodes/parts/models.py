@@ -14,7 +14,6 @@ from muon_ad.runtime.package import ModelPackage
 from muon_ad.runtime.package import PackageError
 from muon_ad.runtime.package import Variant
 from muon_ad_msgs.msg import TaskStatus
-from muon_ad_nodes.parts import realtime
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
 
@@ -94,7 +93,6 @@ def warm_up(infer: Callable[[np.ndarray], object], variant: Variant) -> None:
     blank = np.zeros((variant.height, variant.width, 3), np.uint8)
     for _ in range(3):
         infer(blank)
-    realtime.settle()
 
 
 def describe_engine(

@@ -27,9 +27,10 @@ class ParameterError(ValueError):
 class Parameter:
     """Declaration of one parameter.
 
-    `range` is inclusive, for numbers; `choices` for strings; `kind` names the element type of a
-    list (integers, numbers, strings). A `dynamic` parameter takes effect at once when it is set;
-    the others are read when the node is configured and refuse to change until it is cleaned up.
+    `range` is inclusive, for numbers and for each of a list; `choices` for strings; `kind` names
+    the element type of a list (integers, numbers, strings). A `dynamic` parameter takes effect at
+    once when it is set; the others are read when the node is configured and refuse to change
+    until it is cleaned up.
     """
 
     name: str
@@ -72,6 +73,8 @@ class Parameter:
             items = list(value) if not isinstance(value, Scalar) and value is not None else None
             if items is None or not all(_is(item, element) for item in items):
                 raise self._error(value)
+            if self.range and not all(self.range[0] <= each <= self.range[1] for each in items):
+                raise self._error(value)
             return [element(item) for item in items]
         if not _is(value, type(self.default)):
             raise self._error(value)
@@ -93,6 +96,8 @@ class Parameter:
             # Typed by `check`, so that 30 may stand for 30.0 and [] for any list.
             dynamic_typing=True,
         )
+        if isinstance(self.default, list):
+            return descriptor   # ROS has ranges for single numbers only
         if self.range and isinstance(self.default, float):
             low, high = (float(limit) for limit in self.range)
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
