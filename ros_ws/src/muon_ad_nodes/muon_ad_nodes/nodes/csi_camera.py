@@ -4,6 +4,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from diagnostic_msgs.msg import KeyValue
+
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts.argus_source import argus_pipeline
 from muon_ad_nodes.parts.argus_source import open_gstreamer
@@ -19,6 +21,7 @@ from muon_ad_nodes.parts.frame_clock import FrameClock
 from muon_ad_nodes.parts.image_topic import ImageTopic
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.metadata_topic import MetadataTopic
+from muon_ad_nodes.parts.opencv_source import stuck_readers
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
 from muon_ad_nodes.parts.pattern_source import PatternSource
@@ -125,6 +128,8 @@ class CsiCamera(SuiteNode):
         """Add the camera's losses and clock, and the faults done on purpose."""
         if self._capture is not None:
             self._capture.describe(status)
+            if stuck := stuck_readers():
+                status.values.append(KeyValue(key='threads stuck in OpenCV', value=str(stuck)))
             self._faults.describe(status)
 
     def _new_capture(self) -> Capture:
@@ -152,11 +157,19 @@ class CsiCamera(SuiteNode):
         if settings.source == 'v4l2':
             return V4l2Source(settings.device, request)
         if settings.source == 'argus':
+            self._warn_of_stuck()
             pipeline = settings.pipeline or argus_pipeline(settings.sensor_id, request)
             return open_gstreamer(pipeline, request)
         if not settings.path:
             raise ParameterError(f'parameter path is empty; source {settings.source} needs it')
         return FILES[settings.source](Path(settings.path).expanduser(), request)
+
+    def _warn_of_stuck(self) -> None:
+        if stuck := stuck_readers():
+            self.warn_once(
+                f'{stuck} threads are stuck in OpenCV and left behind: the pipeline gave neither '
+                'frames nor an error'
+            )
 
     def _publish(self, frame: Frame, stamp_ns: int) -> None:
         age_ms = (self._now_ns() - stamp_ns) * 1e-6
