@@ -15,6 +15,7 @@ from muon_ad_nodes.parts.capture import Capture
 from muon_ad_nodes.parts.capture import STALL
 from muon_ad_nodes.parts.fault_injection import FaultInjection
 from muon_ad_nodes.parts.fault_injection import FAULTS
+from muon_ad_nodes.parts.fault_injection import streams_of_camera
 from muon_ad_nodes.parts.file_sources import FolderSource
 from muon_ad_nodes.parts.file_sources import VideoSource
 from muon_ad_nodes.parts.frame_clock import FrameClock
@@ -95,7 +96,7 @@ class CsiCamera(SuiteNode):
         """Read the calibration, open the source and create the topics."""
         url, frame_id = self.settings.camera_info_url, self.settings.frame_id
         loaded = load_calibration(url) if url else None
-        self._faults = FaultInjection(self, beside_source=True)
+        self._faults = FaultInjection(self, True, streams_of_camera(['image']))
         self._capture = self._new_capture()
         self._capture.open()
         self._calibration = loaded or self._capture.calibration('image')
