@@ -162,6 +162,18 @@ def test_what_is_no_recording_is_named(recording, tmp_path):
             play(path)
 
 
+def test_a_bag_with_damaged_records_is_not_given_to_the_sdk(tmp_path, monkeypatch):
+    """Which would look for the next record for ever, and not end by a signal either."""
+    whole = bytearray(write_bag(tmp_path / 'whole.bag', 90).read_bytes())
+    third = len(whole) // 3
+    whole[third:third + 3000] = b'\xff' * 3000
+    (tmp_path / 'damaged.bag').write_bytes(whole)
+    monkeypatch.setattr(RecordedCamera, '_open', lambda _: pytest.fail('the SDK got it'))
+    expected = rf'damaged.bag: the SDK cannot play it .*stopped at byte \d+ of {len(whole)}: no'
+    with pytest.raises(SourceError, match=expected):
+        play(tmp_path / 'damaged.bag')
+
+
 def test_a_stream_that_was_not_recorded_is_named(tmp_path):
     path = record(tmp_path / 'depth.db3', Wishes(None, PROFILE))
     with pytest.raises(SourceError, match='recorded without color .*set enable_color to false'):
