@@ -209,7 +209,9 @@ class RealSenseCamera(SuiteNode):
 
     def _on_reset(self, _request: Empty.Request, response: Empty.Response) -> Empty.Response:
         """Reset the camera; also while inactive, as one that hangs may need it to start."""
-        if self.active:
+        if self.settings.source == 'recording':
+            self.get_logger().warning('nothing to reset: plays a recording')
+        elif self.active:
             self._capture.request_reset()
         elif self._bus is not None:
             self._reset_now()
