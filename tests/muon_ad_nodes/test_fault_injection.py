@@ -1,5 +1,7 @@
 """Faults on purpose in a camera node: enabled or not, by schedule and by service, counted."""
 
+from types import SimpleNamespace
+
 import pytest
 from rcl_interfaces.msg import Log
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -12,6 +14,7 @@ from muon_ad_msgs.msg import TaskStatus
 from muon_ad_msgs.srv import InjectFault
 from muon_ad_nodes.nodes import csi_camera
 from muon_ad_nodes.nodes import realsense_camera
+from muon_ad_nodes.parts import fault_injection
 from muon_ad_nodes.parts import qos
 
 OK = TransitionCallbackReturn.SUCCESS
@@ -66,17 +69,21 @@ def counts(statuses) -> dict[str, int]:
             if value.key.startswith('fault ')}
 
 
-def test_a_schedule_begins_with_each_activation_and_is_counted(bench, camera, images, statuses):
+def test_a_schedule_begins_with_each_activation_and_is_counted(
+    bench, camera, images, statuses, monkeypatch
+):
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(fault_injection, 'time', clock)
     node = camera(faults__enabled=True, faults__schedule=['empty for=0.1', 'encoding at=0.2'])
     for _ in range(2):
         images.clear()
         assert node.trigger_activate() == OK
-        bench.wait(lambda: any(image.encoding == 'bogus8' for image in images), 'the second fault')
-        kinds = [
-            'empty' if not image.data else 'rgb8' if image.encoding == 'rgb8' else 'encoding'
-            for image in images
-        ]
-        assert kinds[0] == 'empty' and 'rgb8' in kinds[:kinds.index('encoding')]
+        bench.wait(lambda: images, 'the first image')
+        assert not images[0].data
+        clock.now += 0.15
+        bench.wait(lambda: images[-1].encoding == 'rgb8' and images[-1].data, 'a good image')
+        clock.now += 0.1
+        bench.wait(lambda: images[-1].encoding == 'bogus8', 'the second fault')
         assert node.trigger_deactivate() == OK
     bench.wait(lambda: statuses[-1].state == 'inactive', 'the last status')
     assert counts(statuses)['fault empty'] >= 2 and counts(statuses)['fault encoding'] >= 2
