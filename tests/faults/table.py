@@ -31,9 +31,12 @@ or give `faults.schedule`, a list of faults and when they begin, in seconds afte
 `['stall at=5 for=2', 'drift at=10 for=60 ppm=200', 'no_depth at=20 stream=aligned']`. Every fault
 takes `at` (0: now), `for` (1 s) and `stream`: a name, or a pattern such as `color*`; none means
 the whole camera. Streams are `image` of a csi_camera; `color`, `depth` and `aligned` of a
-realsense_camera; the topics of a bag; camera_info is `color_info` and so on. What was touched is
-counted by kind in the values of `~/status` and /diagnostics; the log says when a fault begins and
-ends. `muon-ad replay --fault` takes the same words.
+realsense_camera; the topics of a bag; camera_info is `color_info` and so on. A fault that can
+touch none of them is refused. What was touched is counted by kind in the values of `~/status` and
+/diagnostics; the log says when a fault begins and ends, and at the end which of the schedule
+touched nothing. `muon-ad replay --fault` takes the same words.
+
+An `unplug` closes the source and opens it anew: a video, a folder or a recording begins again.
 
 """
 
@@ -78,6 +81,12 @@ Nothing crashed in any line, and nothing was lost that was not counted: what a n
 what it published, what newer images replaced, and what it refused. Noise in pixels and depth that
 lies beside its object cannot be told from good ones: the results are as good as these are. Stamps
 of a bag are those of whoever recorded it, and not put right: frame_sync says that nothing matches.
+
+Where a camera's stamps are right, its clock is followed by a fit, as far as that goes. A drift of
+more than 1000 ppm, ten times that of a quartz, leaves stamps off until a jump is seen: by 15 ms at
+2000 ppm, by 200 ms at 100000. A step of more than 5 ms, or four times the usual scatter, is a
+jump: seen with four frames where the clock gains by it, within two seconds where it loses. A
+smaller one is followed within a minute, and until then stamps are off by less than it.
 """
 
 NOTES = {

@@ -28,12 +28,18 @@ class Case:
     detected: int = 30
     positions: int = 30
     dropped: str = ''
+    depth: str = '16UC1'
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The columns of the table."""
         said = f'10 dropped: "{self.dropped}"' if self.dropped else ''
         return str(self.stylised), str(self.detected), str(self.positions), said
+
+    @property
+    def injected(self) -> str:
+        """What is injected, and into which depth where it is not millimetres."""
+        return f'`{self.fault}`' + (' in 32FC1' if self.depth == '32FC1' else '')
 
 
 def refused(fault: str, why: str) -> Case:
@@ -59,6 +65,7 @@ CASES = [
     Case('late_info ms=500'),
     Case('misaligned px=20 stream=aligned'),
     Case('no_depth stream=aligned', positions=20),
+    Case('no_depth stream=aligned', positions=20, depth='32FC1'),
 ]
 
 
@@ -72,19 +79,25 @@ def networks(negative_package, one_box_package) -> Networks:
 
 
 @pytest.fixture(scope='module')
-def bag(tmp_path_factory):
-    """Three seconds of a camera with depth."""
-    grey, depth = np.full((120, 160, 3), 90, np.uint8), np.full((120, 160), 2000, np.uint16)
-    return write_bag(
-        tmp_path_factory.mktemp('bag') / 'three.mcap', [grey] * 3 * RATE, depth=depth,
-        camera=60.0, rate=RATE,
-    )
+def bags(tmp_path_factory):
+    """Three seconds of a camera with depth, by the encoding of that."""
+    folder, grey = tmp_path_factory.mktemp('bags'), np.full((120, 160, 3), 90, np.uint8)
+    depths = {
+        '16UC1': np.full((120, 160), 2000, np.uint16),
+        '32FC1': np.full((120, 160), 2.0, np.float32),
+    }
+    return {
+        encoding: write_bag(
+            folder / f'{encoding}.mcap', [grey] * 3 * RATE, depth=depth, camera=60.0, rate=RATE,
+        )
+        for encoding, depth in depths.items()
+    }
 
 
-@pytest.mark.parametrize('case', CASES, ids=lambda case: case.fault)
-def test_what_comes_of_each_image(networks, bag, case, fault_table):
+@pytest.mark.parametrize('case', CASES, ids=lambda case: case.injected)
+def test_what_comes_of_each_image(networks, bags, case, fault_table):
     plan = FaultPlan([f'{case.fault} at=1'])
-    with open_bag(bag) as opened:
+    with open_bag(bags[case.depth]) as opened:
         streams, _ = choose(opened, [], '', '')
         frames = list(Replay(opened, streams, networks, faults=plan).frames())
     good = [frame for frame in frames if not frame.dropped]
@@ -96,7 +109,7 @@ def test_what_comes_of_each_image(networks, bag, case, fault_table):
     assert len(dropped) == (10 if case.dropped else 0)
     assert all(case.dropped in why for why in dropped)
     assert plan.counts[case.fault.split()[0]] >= 5
-    fault_table.add(SECTION, f'`{case.fault}`', case.cells, None)
+    fault_table.add(SECTION, case.injected, case.cells, None)
 
 
 def test_every_kind_of_fault_is_done():

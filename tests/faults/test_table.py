@@ -19,7 +19,7 @@ def expected() -> list[Row]:
             Row(failing, f'`{case.fault}`', case.cells)
             for failing, case in test_cameras.CASES
         ),
-        *(Row(test_replay.SECTION, f'`{case.fault}`', case.cells) for case in test_replay.CASES),
+        *(Row(test_replay.SECTION, case.injected, case.cells) for case in test_replay.CASES),
         *(
             Row(SECTION, *row) for row in (*test_processes.ROWS, *test_replay_processes.ROWS)
         ),

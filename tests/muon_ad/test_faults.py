@@ -13,6 +13,9 @@ from muon_ad.faults import FaultPlan
 from muon_ad.faults import FaultyMessages
 from muon_ad.faults import parse
 from muon_ad.faults import random_faults
+from muon_ad.faults.fault import DEPTH
+from muon_ad.faults.fault import IMAGE
+from muon_ad.faults.fault import INFO
 from muon_ad.faults.fault import KINDS
 from muon_ad.faults.fault import WRAP_NS
 from muon_ad.images import ImageError
@@ -118,7 +121,8 @@ def test_a_fault_is_read_in_full():
         ('stall for=0', "for is '0'; expected a number from 0.001"),
         ('stall at=-1', "at is '-1'; expected a number from 0 "),
         ('stall at=1 at=2', 'at= is given twice'),
-        ('reorder every=1', 'expected a number from 2'),
+        ('reorder every=1', 'expected a whole number from 2'),
+        ('duplicate every=1.5', "every is '1.5'; expected a whole number from 1 to 1e+06"),
     ],
 )
 def test_a_text_that_makes_no_sense_is_named_with_what_is_accepted(text, expected):
@@ -353,6 +357,44 @@ def test_what_is_never_touched_is_told():
         "fault 'stall at=9 for=1' touched nothing: it begins after the end, at 2.000 s",
         "fault 'no_info at=1 for=0.5 stream=color' touched nothing",
     ]
+
+
+def test_what_touches_nothing_is_told_of_each_run_anew():
+    plan = FaultPlan(['stall for=1'])
+    messages = FaultyMessages(plan, lambda: 0.5)
+    messages.apply('color', image())
+    assert plan.idle(2.0) == []
+    plan.restart()
+    assert plan.idle(2.0) == ["fault 'stall at=0 for=1' touched nothing"]
+
+
+@pytest.mark.parametrize(('text', 'expected'), [
+    ('stall stream=nosuch', "stream is 'nosuch'; the streams here are color, color_info, depth"),
+    ('stall stream=[', "stream is '['; the streams here are"),
+    ('no_info stream=color', "stream is 'color'; the streams here with camera_info are color_inf"),
+    ('corrupt stream=*_info', 'the streams here with images are color, depth'),
+    ('no_depth stream=color', 'the streams here with depth are depth'),
+    ('misaligned stream=c*', 'the streams here with depth are depth'),
+])  # fmt: skip
+def test_a_fault_that_can_touch_nothing_is_refused(text, expected):
+    streams = {'color': (IMAGE,), 'color_info': (INFO,), 'depth': (IMAGE, DEPTH)}
+    plan = FaultPlan()
+    plan.expect_streams(streams)
+    for refused in (
+        lambda: plan.inject(text, 1.0), lambda: FaultPlan([text]).expect_streams(streams),
+    ):
+        with pytest.raises(FaultError) as caught:
+            refused()
+        assert expected in str(caught.value)
+    assert plan.pending() == []
+    for fine in ('stall', 'no_info', 'no_depth', 'empty stream=d*', 'slow stream=*_info'):
+        plan.inject(fine, 1.0)
+
+
+def test_a_fault_of_what_is_nowhere_is_refused():
+    plan = FaultPlan(['no_depth'])
+    with pytest.raises(FaultError, match="'no_depth at=0 for=1': the streams here with depth are"):
+        plan.expect_streams({'image': (IMAGE,), 'image_info': (INFO,)})
 
 
 def test_streams_that_are_not_there():

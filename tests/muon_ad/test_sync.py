@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from muon_ad import sync
 from muon_ad.sync import JUMP_NS
 from muon_ad.sync import Synchronizer
 
@@ -330,6 +331,48 @@ def test_time_that_jumps_back_begins_anew():
     assert made.sets >= 3 * 60 - 2
 
 
+def test_a_loop_of_less_than_a_second_begins_anew_too():
+    once = merged({}, a=regular(PERIOD, 24), b=regular(PERIOD, 24, MS))
+    made = Synchronizer('ab', 10 * MS)
+    run(made, once * 5)
+    assert made.resets == 4
+    assert made.sets >= 5 * 24 - 4 * 3
+    assert made.counts('a').late <= 4 * 3
+
+
+def test_a_clock_that_is_set_back_by_half_a_second_costs_a_few_messages():
+    before, after = regular(PERIOD, 60), [at - LONG for at in regular(PERIOD, 120)[60:]]
+    made = Synchronizer('abc', 10 * MS)
+    run(made, merged({}, a=before, b=before, c=before) + merged({}, a=after, b=after, c=after))
+    assert made.resets == 1
+    assert made.sets >= 120 - 3
+
+
+def test_messages_that_are_always_late_are_no_jump():
+    made = Synchronizer('ab', 10 * MS, patience=100 * MS)
+    run(made, [*(('a', at) for at in regular(PERIOD, 25)),
+               *(('b', at) for at in regular(PERIOD, 20))])
+    assert (made.counts('b').late, made.resets) == (20, 0)
+
+
+def test_late_messages_between_others_are_no_jump():
+    """As on a link that holds one back every now and then."""
+    a, b = regular(PERIOD, 100), regular(PERIOD, 100, MS)
+    held = a[::10]
+    delayed = [(stamp + 3 * PERIOD, 'a', stamp) for stamp in held]
+    rest = [(stamp, name, stamp) for name, stamps in (('a', a), ('b', b)) for stamp in stamps
+            if stamp not in held]
+    made = Synchronizer('ab', 10 * MS)
+    run(made, [(name, stamp) for _, name, stamp in sorted(delayed + rest)])
+    assert (made.counts('a').late, made.sets, made.resets) == (10, 90, 0)
+
+
+def test_an_old_message_that_comes_again_and_again_is_no_jump():
+    made = Synchronizer('ab', 10 * MS)
+    run(made, merged({}, a=regular(PERIOD, 20), b=regular(PERIOD, 20)) + [('b', BEGIN)] * 20)
+    assert (made.counts('b').late, made.resets) == (20, 0)
+
+
 def test_a_pause_costs_nothing():
     a, b = regular(PERIOD, 30), regular(PERIOD, 30, MS)
     made = Synchronizer('ab', 10 * MS)
@@ -355,6 +398,53 @@ def test_one_wrong_stamp_disturbs_nothing(wrong):
 def test_what_cannot_be_paired_is_an_error(arguments, said):
     with pytest.raises(ValueError, match=said):
         Synchronizer(*arguments)
+
+
+@pytest.mark.parametrize(('streams', 'optional', 'slop', 'queue_size'), [
+    (3, 2, 1000, 50), (5, 4, 50, 10), (8, 4, 1000, 50), (8, 0, 1000, 50),
+])  # fmt: skip
+def test_the_work_of_a_decision_is_bounded(monkeypatch, streams, optional, slop, queue_size):
+    """What is counted are the sets whose worth is found, in each search for the best of them."""
+    work = [0]
+
+    def best_first(*arguments):
+        work.append(0)
+        return weigh_all(*arguments)
+
+    def worth(*arguments):
+        work[-1] += 1
+        return weigh(*arguments)
+
+    weigh_all, weigh = sync.best_first, sync._worth
+    monkeypatch.setattr(sync, 'best_first', best_first)
+    monkeypatch.setattr(sync, '_worth', worth)
+    names = 'abcdefgh'[:streams]
+    made = Synchronizer(
+        names, slop * MS, optional=names[1:1 + optional], queue_size=queue_size, patience=JUMP_NS
+    )
+    count = 60
+    phases = np.random.default_rng(1).uniform(0, PERIOD, streams)
+    stamps = {name: regular(PERIOD, count, phase)
+              for name, phase in zip(names, phases, strict=True)}
+    for arrival in merged({}, **stamps):
+        made.add(*arrival, None)
+    assert max(work) <= 1000
+    # Nor is there a search with every message: only where a set can be decided.
+    assert len(work) <= 4 * count
+    assert made.sets + max(made.waiting(name) for name in names) >= 0.9 * count
+
+
+def test_one_message_a_stream_can_always_be_weighed():
+    names = 'abcdefgh'
+    needed = [name not in names[1:1 + sync.MOST_OPTIONAL] for name in names]
+    found = sync.best_first([[BEGIN]] * len(names), needed, MS, lambda _at: 0)
+    assert found == (0,) * len(names)
+
+
+@pytest.mark.parametrize('optional', ['bb', 'bcdef'])
+def test_optional_streams_are_few_and_different(optional):
+    with pytest.raises(ValueError, match='optional streams are .* at most 4 different names'):
+        Synchronizer('abcdefgh', 1, optional=optional)
 
 
 @pytest.mark.parametrize('optional', [['a'], ['x']])

@@ -454,6 +454,8 @@ def test_faults_are_refused_unless_enabled(bench, bag):
         ({'wait_for': ['/image=0']}, "parameter wait_for has '/image=0'; expected"),
         ({'clock_hz': 10.0, 'use_sim_time': True}, 'parameter use_sim_time is true'),
         ({'faults.enabled': True, 'faults.schedule': ['boom']}, 'parameter faults.schedule'),
+        ({'faults.schedule': ['no_info']}, 'the streams here with camera_info are none'),
+        ({'faults.schedule': ['short stream=/text']}, 'the streams here with images are /image'),
     ],
 )
 def test_bad_parameters_fail_configure(bench, statuses, bag, parameters, expected):

@@ -1,13 +1,20 @@
 """Faults on purpose in a camera node: enabled or not, by schedule and by service, counted."""
 
+from types import SimpleNamespace
+
 import pytest
+from rcl_interfaces.msg import Log
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_msgs.srv import InjectFault
 from muon_ad_nodes.nodes import csi_camera
+from muon_ad_nodes.nodes import realsense_camera
+from muon_ad_nodes.parts import fault_injection
 from muon_ad_nodes.parts import qos
 
 OK = TransitionCallbackReturn.SUCCESS
@@ -39,6 +46,12 @@ def statuses(bench):
 
 
 @pytest.fixture
+def logged(bench):
+    every = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    return bench.listen(Log, '/rosout', every)
+
+
+@pytest.fixture
 def inject(bench):
     client = bench.probe.create_client(InjectFault, 'csi_camera/inject_fault')
 
@@ -56,17 +69,21 @@ def counts(statuses) -> dict[str, int]:
             if value.key.startswith('fault ')}
 
 
-def test_a_schedule_begins_with_each_activation_and_is_counted(bench, camera, images, statuses):
+def test_a_schedule_begins_with_each_activation_and_is_counted(
+    bench, camera, images, statuses, monkeypatch
+):
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(fault_injection, 'time', clock)
     node = camera(faults__enabled=True, faults__schedule=['empty for=0.1', 'encoding at=0.2'])
     for _ in range(2):
         images.clear()
         assert node.trigger_activate() == OK
-        bench.wait(lambda: any(image.encoding == 'bogus8' for image in images), 'the second fault')
-        kinds = [
-            'empty' if not image.data else 'rgb8' if image.encoding == 'rgb8' else 'encoding'
-            for image in images
-        ]
-        assert kinds[0] == 'empty' and 'rgb8' in kinds[:kinds.index('encoding')]
+        bench.wait(lambda: images, 'the first image')
+        assert not images[0].data
+        clock.now += 0.15
+        bench.wait(lambda: images[-1].encoding == 'rgb8' and images[-1].data, 'a good image')
+        clock.now += 0.1
+        bench.wait(lambda: images[-1].encoding == 'bogus8', 'the second fault')
         assert node.trigger_deactivate() == OK
     bench.wait(lambda: statuses[-1].state == 'inactive', 'the last status')
     assert counts(statuses)['fault empty'] >= 2 and counts(statuses)['fault encoding'] >= 2
@@ -111,8 +128,12 @@ def test_every_message_is_published_or_counted(bench, camera, images, inject):
     bench.wait(lambda: len(images) == expected, f'{expected} images, got {len(images)}: {counts}')
 
 
-def test_faults_that_are_not_enabled_are_refused_and_not_scheduled(camera, bench, images, inject):
+def test_faults_that_are_not_enabled_are_refused_and_not_scheduled(
+    camera, bench, images, inject, logged
+):
     node = camera(faults__schedule=['stall for=1000'])
+    said = 'no fault of faults.schedule is done, as faults.enabled is false'
+    bench.wait(lambda: said in [line.msg for line in logged], said)
     assert node.trigger_activate() == OK
     bench.wait(lambda: len(images) > 2, 'images')
     reply = inject('stall')
@@ -129,9 +150,42 @@ def test_what_cannot_be_done_is_refused_with_the_reason(camera, images, inject):
     assert "kind is 'stal'; expected one of unplug, stall, slow" in reply.message
 
 
-def test_a_schedule_that_makes_no_sense_fails_to_configure(bench, statuses):
+@pytest.mark.parametrize('enabled', [True, False])
+@pytest.mark.parametrize(('fault', 'expected'), [
+    ('stall at=x', "parameter faults.schedule: fault 'stall at=x': at is 'x'"),
+    ('no_depth', "fault 'no_depth at=0 for=1': the streams here with depth are none"),
+])  # fmt: skip
+def test_a_schedule_that_makes_no_sense_fails_to_configure(
+    bench, statuses, enabled, fault, expected
+):
     node = bench.run(
-        csi_camera.make, **CAMERA, faults__enabled=True, faults__schedule=['stall at=x'])
+        csi_camera.make, **CAMERA, faults__enabled=enabled, faults__schedule=[fault])
     assert node.trigger_configure() == FAILED
-    expected = "parameter faults.schedule: fault 'stall at=x': at is 'x'"
     bench.wait(lambda: statuses and expected in statuses[-1].message, expected)
+
+
+def test_faults_of_the_schedule_that_touched_nothing_are_told(camera, bench, images, logged):
+    node = camera(faults__enabled=True, faults__schedule=['empty for=1000', 'stall at=1000'])
+    assert node.trigger_activate() == OK
+    bench.wait(lambda: any(not image.data for image in images), 'the first fault')
+    assert node.trigger_deactivate() == OK
+    bench.wait(lambda: any('touched nothing' in line.msg for line in logged), 'the warning')
+    told, = (line.msg for line in logged if 'touched nothing' in line.msg)
+    assert told.startswith(
+        "parameter faults.schedule: fault 'stall at=1000 for=1' touched nothing: it begins after"
+    )
+
+
+@pytest.mark.parametrize(('make', 'fault', 'expected'), [
+    (csi_camera.make, 'misaligned', 'the streams here with depth are none'),
+    (realsense_camera.make, 'no_info stream=color', 'are aligned_info, color_info, depth_info'),
+    (realsense_camera.make, 'no_depth stream=color', 'with depth are aligned, depth'),
+])  # fmt: skip
+def test_a_fault_that_can_touch_nothing_is_refused(bench, make, fault, expected):
+    source = CAMERA if make is csi_camera.make else {'source': 'simulated'}
+    node = bench.start(make, **source, faults__enabled=True)
+    client = bench.probe.create_client(InjectFault, f'{node.get_name()}/inject_fault')
+    bench.wait(client.service_is_ready, 'the service')
+    reply = client.call_async(InjectFault.Request(fault=fault))
+    bench.wait(reply.done, 'the reply')
+    assert not reply.result().success and expected in reply.result().message

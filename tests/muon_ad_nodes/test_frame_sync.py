@@ -193,6 +193,8 @@ def test_input_is_ignored_while_inactive_and_a_pause_costs_nothing(bench, camera
     ({'streams': list('abcdefghi')}, '2 to 8 names'),
     ({'streams': ['color', 'depth'], 'optional': ['color']}, 'the reference'),
     ({'streams': ['color', 'depth'], 'optional': ['csi']}, 'optional streams are'),
+    ({'optional': ['csi', 'csi']}, 'at most 4 different names'),
+    ({'streams': list('abcdef'), 'optional': list('bcdef')}, 'at most 4 different names'),
 ])  # fmt: skip
 def test_bad_streams_are_refused(bench, parameters, said):
     node = bench.run(frame_sync.make, **parameters)

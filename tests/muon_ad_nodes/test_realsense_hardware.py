@@ -16,6 +16,7 @@ from std_srvs.srv import Empty
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.nodes import realsense_camera
 from muon_ad_nodes.parts import qos
+from muon_ad_nodes.parts import realsense_frames
 from muon_ad_nodes.parts import realsense_hardware
 from muon_ad_nodes.parts import reconnect
 from muon_ad_nodes.parts.metadata_topic import MetadataMessage
@@ -50,9 +51,12 @@ class FakeUsb:
         self.configs = []
         self.started = 0
         self.changed = None
+        self.answers = True
         self.resolves = lambda config: True
 
     def query_devices(self):
+        if not self.answers:
+            raise RuntimeError('failed to set power state')
         return [FakeDevice(self, serial_no) for serial_no in sorted(self.plugged)]
 
     def set_devices_changed_callback(self, callback):
@@ -283,6 +287,40 @@ def test_an_unplugged_camera_is_missed_and_taken_up_again(bench, running, usb):
     assert values(statuses)['usb_type'] == '3.2'
     assert usb.started == 2
     assert node.trigger_deactivate() == OK
+
+
+def test_a_bus_that_cannot_be_asked_ends_nothing(bench, running, usb):
+    node, color, statuses = running()
+    usb.plugged = {'111'}
+    bench.wait(lambda: statuses and 'connected are' in statuses[-1].message, 'an attempt')
+    usb.answers = False
+    bench.wait(lambda: node.failed.is_set() or 'power state' in statuses[-1].message, 'the word')
+    usb.plugged = {'111', '222'}
+    usb.answers = True
+    color.clear()
+    bench.wait(lambda: node.failed.is_set() or color, 'images again')
+    assert not node.failed.is_set()
+
+
+def test_a_camera_that_does_not_tell_its_geometry_is_opened_again(
+    bench, running, usb, monkeypatch
+):
+    def lost(_frame):
+        raise RuntimeError('xioctl(UVCIOC_CTRL_QUERY) failed')
+
+    node, color, statuses = running()
+    with monkeypatch.context() as broken:
+        broken.setattr(realsense_frames, 'calibration_of', lost)
+        usb.plugged = {'111'}
+        bench.wait(lambda: statuses and 'connected are' in statuses[-1].message, 'an attempt')
+        usb.plugged = {'111', '222'}
+        expected = 'RealSense 222: xioctl(UVCIOC_CTRL_QUERY) failed; attempt'
+        bench.wait(
+            lambda: node.failed.is_set() or expected in statuses[-1].message, 'the next attempt'
+        )
+    color.clear()
+    bench.wait(lambda: node.failed.is_set() or color, 'images again')
+    assert not node.failed.is_set()
 
 
 def test_a_stalled_camera_is_started_again_and_then_reset(bench, running, usb):

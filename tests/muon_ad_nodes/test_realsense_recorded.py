@@ -6,10 +6,12 @@ import time
 
 import numpy as np
 import pytest
+from rcl_interfaces.msg import Log
 from rclpy.lifecycle import TransitionCallbackReturn
 from realsense_bag import write_bag
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
+from std_srvs.srv import Empty
 
 from muon_ad.images import to_array
 from muon_ad_msgs.msg import TaskStatus
@@ -160,6 +162,35 @@ def test_what_is_no_recording_is_named(recording, tmp_path):
             path.write_bytes(whole[:len(whole) // 2])
         with pytest.raises(SourceError, match=expected):
             play(path)
+
+
+def test_a_bag_with_damaged_records_is_not_given_to_the_sdk(tmp_path, monkeypatch):
+    """Which would look for the next record for ever, and not end by a signal either."""
+    whole = bytearray(write_bag(tmp_path / 'whole.bag', 90).read_bytes())
+    third = len(whole) // 3
+    whole[third:third + 3000] = b'\xff' * 3000
+    (tmp_path / 'damaged.bag').write_bytes(whole)
+    monkeypatch.setattr(RecordedCamera, '_open', lambda _: pytest.fail('the SDK got it'))
+    expected = rf'damaged.bag: the SDK cannot play it .*stopped at byte \d+ of {len(whole)}: no'
+    with pytest.raises(SourceError, match=expected):
+        play(tmp_path / 'damaged.bag')
+
+
+def test_there_is_nothing_to_reset_while_a_recording_plays(bench, recording):
+    logged = bench.listen(Log, '/rosout', 100)
+    color = bench.listen(Image, '/camera/color/image_raw', qos.SENSOR)
+    node = bench.start(
+        realsense_camera.make, source='recording', path=str(recording), loop=True
+    )
+    bench.wait(lambda: color, 'images')
+    client = bench.probe.create_client(Empty, '/camera/hw_reset')
+    bench.wait(client.service_is_ready, 'the service')
+    bench.wait(client.call_async(Empty.Request()).done, 'the reply')
+    said = 'nothing to reset: plays a recording'
+    bench.wait(lambda: any(line.msg == said for line in logged), said)
+    color.clear()
+    bench.wait(lambda: len(color) > 3, 'more images')
+    assert node._capture._source.values()['reopened'] == '0'
 
 
 def test_a_stream_that_was_not_recorded_is_named(tmp_path):

@@ -19,7 +19,7 @@ class Camera:
     """Plugged in or not, delivering or not; each `opened` one is good until it is unplugged."""
 
     def __init__(self):
-        self.plugged = self.delivers = True
+        self.plugged = self.delivers = self.bus_answers = True
         self.opened = []
         self.resets = 0
 
@@ -30,6 +30,8 @@ class Camera:
         return self.opened[-1]
 
     def present(self):
+        if not self.bus_answers:
+            raise SourceError('the bus cannot be asked')
         return self.plugged
 
     def reset(self):
@@ -122,6 +124,16 @@ def test_a_camera_that_comes_back_is_not_kept_waiting(camera, monkeypatch):
     source.read(RUNNING, 0.02)
     source.read(RUNNING, 0.02)      # sees that it is gone
     camera.plugged = True
+    read_until(source, lambda frame: frame is not None, 'a frame')
+
+
+def test_while_the_bus_cannot_be_asked_the_camera_counts_as_gone(camera):
+    source = Reconnecting(camera.open, 5.0, camera.present, camera.reset)
+    source.open()
+    source.read(RUNNING, 0.02)
+    camera.plugged = camera.bus_answers = False
+    read_until(source, lambda _: 'attempt 4' in source.trouble, 'a fourth attempt')
+    camera.plugged = camera.bus_answers = True
     read_until(source, lambda frame: frame is not None, 'a frame')
 
 

@@ -1,8 +1,10 @@
 """Sources of frames: every frame of a file, in order and at its pace; clear ends and errors."""
 
+import errno
 import os
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,6 +23,7 @@ from muon_ad_nodes.parts.source import EndOfInput
 from muon_ad_nodes.parts.source import FrameError
 from muon_ad_nodes.parts.source import Request
 from muon_ad_nodes.parts.source import SourceError
+from muon_ad_nodes.parts.v4l2_source import is_device
 from muon_ad_nodes.parts.v4l2_source import V4l2Source
 
 RUNNING = threading.Event()     # never set
@@ -269,6 +272,15 @@ def test_a_video_device_tells_when_a_frame_was_taken_and_when_it_is_gone(monkeyp
     there[0] = False
     with pytest.raises(SourceError, match='/dev/video42: the device is gone'):
         source.read(RUNNING, 1.0)
+
+
+def test_a_device_that_leaves_while_it_is_looked_at_is_gone():
+    class Leaving(type(Path())):
+        def stat(self, **_options):
+            raise OSError(errno.ENODEV, 'No such device')
+
+    assert not is_device(Leaving('/dev/video42'))
+    assert is_device(Path('/dev/null'))
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/video0'), reason='no /dev/video0 on this machine')

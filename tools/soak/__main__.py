@@ -37,6 +37,8 @@ from rich.progress import TextColumn
 from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
+from muon_ad.faults.fault import DEPTH
+from muon_ad.faults.fault import KINDS
 from muon_ad_nodes.bringup.launch import find_file
 from muon_ad_nodes.bringup.launch import Launch
 from muon_ad_nodes.bringup.launch import load
@@ -55,7 +57,11 @@ from tools.soak.watch import TOPICS
 from tools.soak.watch import Watch
 
 OUT = Path('out') / 'soak'
-CAMERAS = ('/camera/camera', '/csi/csi_camera')
+# What each can suffer.
+CAMERAS = {
+    '/camera/camera': tuple(KINDS),
+    '/csi/csi_camera': tuple(name for name, kind in KINDS.items() if kind.needs != DEPTH),
+}
 SUPERVISOR = '/supervisor'
 # A rate that two cores sustain, and faults allowed.
 CHANGED = {

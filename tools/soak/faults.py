@@ -1,14 +1,15 @@
 """Which faults a soak run does, in which order: the same ones for the same seed."""
 
 import random
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
 from muon_ad.faults import Fault
 from muon_ad.faults import random_faults
-from muon_ad.faults.fault import KINDS
 
 KILL, FREEZE, PAUSE = 'kill', 'freeze', 'pause'
 HARM = {
@@ -36,16 +37,21 @@ class Event:
         return f'{self.node}: {self.text or self.kind}'
 
 
-def events(seed: int, cameras: Sequence[str], nodes: Sequence[str]) -> Iterator[Event]:
-    """Yield faults of `cameras`, and harm to any of `nodes`, without end."""
+def events(
+    seed: int, cameras: Mapping[str, Iterable[str]], nodes: Sequence[str]
+) -> Iterator[Event]:
+    """Yield faults of `cameras`, of those kinds each, and harm to any of `nodes`, without end."""
     chance = random.Random(seed)
-    texts = {camera: _of_camera(chance.randrange(2**31)) for camera in cameras}
+    texts = {
+        camera: _of_camera(chance.randrange(2**31), list(kinds))
+        for camera, kinds in cameras.items()
+    }
     harms: list[str] = []
     victims: list[str] = []
     while True:
         gap_s = round(chance.uniform(*GAP_S), 2)
         if chance.random() >= HARM_SHARE:
-            camera = chance.choice(cameras)
+            camera = chance.choice(list(cameras))
             fault = next(texts[camera])
             text = str(fault).replace(f'at={fault.at_s:g} ', '', 1)
             yield Event(gap_s, camera, fault.kind, fault.for_s, text)
@@ -57,7 +63,7 @@ def events(seed: int, cameras: Sequence[str], nodes: Sequence[str]) -> Iterator[
         yield Event(gap_s, victims.pop(), kind, for_s)
 
 
-def _of_camera(seed: int) -> Iterator[Fault]:
+def _of_camera(seed: int, kinds: list[str]) -> Iterator[Fault]:
     """Yield what a camera suffers; every kind comes once before one comes again."""
     for again in count(seed):
-        yield from random_faults(again, len(KINDS), for_s=FOR_S)
+        yield from random_faults(again, len(kinds), kinds, for_s=FOR_S)

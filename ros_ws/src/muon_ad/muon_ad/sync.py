@@ -16,10 +16,10 @@ When each set is decided, which is what this adds over doing it afterwards:
 The first rule never costs anything. The second gives the best result where the messages of each
 stream are more than `2 * slop` apart, as no message fits two sets then; that is also the largest
 number of sets. With a larger slop, such as the half period that free-running cameras need,
-alternatives form chains without end: the result is the best one if `lookahead` covers the chain,
-and near it otherwise. There a message that waits still counts for something
-(`WAITING_SHARE`), so that two cameras half a period apart do not change partners with every bit of
-jitter, which would leave a message over each time.
+alternatives form chains without end: the result is the best one if `lookahead` covers the chain
+(and `best_first` can weigh all of it), and near it otherwise. There a message that waits still
+counts for something (`WAITING_SHARE`), so that two cameras half a period apart do not change
+partners with every bit of jitter, which would leave a message over each time.
 
 To wait until no better set can come is the idea of message_filters' ApproximateTime (C++), and so
 is the distance between messages that proves it early; there it is set by hand. Optional streams,
@@ -45,6 +45,10 @@ JUMP_NS = 1_000_000_000
 WAITING_SHARE = 0.4
 # Over so many messages of a stream their least distance is taken.
 INTERVALS = 32
+# So many alternatives are weighed in one go; three cameras with a slop of three periods need 100.
+MOST_ALTERNATIVES = 250
+# Each doubles the alternatives; with so many, those of one message a stream are less than that.
+MOST_OPTIONAL = 4
 _FOREVER = 1 << 63
 
 
@@ -131,7 +135,8 @@ class Synchronizer(Generic[M]):
     A stream is waited for until it is `patience` behind the newest stamp of all; an optional one
     that fell so far behind is not waited for again before it delivers.
 
-    Time that jumps back by more than a second is counted in `resets` and begun anew.
+    Time that jumps back is counted in `resets` and begun anew: by more than a second with the
+    second message that says so, by less once a few in a row are too late and their stamps rise.
     """
 
     def __init__(
@@ -153,6 +158,7 @@ class Synchronizer(Generic[M]):
         self._lookahead = lookahead
         self._newest = 0
         self._aside: tuple[_Stream[M], int, M] | None = None
+        self._behind: list[tuple[_Stream[M], int]] = []     # came too late, in a row
         self._ending = False
         self.sets = 0
         self.resets = 0
@@ -166,13 +172,16 @@ class Synchronizer(Generic[M]):
             return []
         if not self._newest or abs(stamp - self._newest) <= JUMP_NS:
             self._refuse_aside()
+            if self._steps_back(into, stamp):
+                return self._begin_anew((into, stamp, message))
             self._take_in(into, stamp, message)
             return self._decide()
         if self._aside is None or abs(stamp - self._aside[1]) > JUMP_NS:
             self._refuse_aside()
             self._aside = into, stamp, message
             return []
-        return self._jump(into, stamp, message)
+        first, self._aside = self._aside, None
+        return self._begin_anew(first, (into, stamp, message))
 
     def flush(self) -> list[MatchedSet[M]]:
         """Decide about everything that waits: no more will come, or not for long."""
@@ -203,6 +212,11 @@ class Synchronizer(Generic[M]):
                 f'optional streams are {list(optional)}; expected some of {list(streams[1:])} '
                 '(the first one is the reference and always needed)'
             )
+        if len(set(optional)) < len(optional) or len(optional) > MOST_OPTIONAL:
+            raise ValueError(
+                f'optional streams are {list(optional)}; expected at most {MOST_OPTIONAL} '
+                'different names, as each doubles the work'
+            )
         if slop < 0 or lookahead < 0 or queue_size < 1 or patience <= 0:
             raise ValueError(
                 f'slop {slop}, lookahead {lookahead}, queue_size {queue_size}, patience '
@@ -217,23 +231,38 @@ class Synchronizer(Generic[M]):
             return
         into.note(stamp)
         self._newest = max(self._newest, stamp)
-        if stamp < into.decided or any(
-            other.decided > stamp + self._slop for other in self._needed_beside(into)
-        ):
+        if self._is_late(into, stamp):
             into.count('late')
         else:
             into.insert(stamp, message)
+            self._behind.clear()
 
-    def _jump(self, into: _Stream[M], stamp: int, message: M) -> list[MatchedSet[M]]:
-        """Time has jumped: two messages in a row say so. Begin anew with them."""
-        first, self._aside = self._aside, None
-        self.resets += stamp < self._newest
+    def _is_late(self, into: _Stream[M], stamp: int) -> bool:
+        return stamp < into.decided or any(
+            other.decided > stamp + self._slop for other in self._needed_beside(into)
+        )
+
+    def _steps_back(self, into: _Stream[M], stamp: int) -> bool:
+        """Whether time has jumped back by less than JUMP_NS, as this message and those before it
+        say: all older than their streams had been, too late to be used, and rising.
+        """
+        if stamp > into.last or not self._is_late(into, stamp):
+            return False
+        if any(stream is into and stamp <= before for stream, before in self._behind):
+            self._behind.clear()
+        self._behind.append((into, stamp))
+        return len(self._behind) > 2 * len(self._streams)
+
+    def _begin_anew(self, *arrivals: tuple[_Stream[M], int, M]) -> list[MatchedSet[M]]:
+        """Time has jumped to these messages: decide about all that waits, and forget it."""
+        self.resets += arrivals[-1][1] < self._newest
         sets = self.flush()
         for stream in self._streams:
             stream.forget()
         self._newest = 0
-        for one in (first, (into, stamp, message)):
-            self._take_in(*one)
+        self._behind.clear()
+        for arrival in arrivals:
+            self._take_in(*arrival)
         return sets + self._decide()
 
     def _refuse_aside(self) -> None:
@@ -267,7 +296,7 @@ class Synchronizer(Generic[M]):
             if self._heads_are_best():
                 sets.append(self._take([0 if each.stamps else None for each in self._streams]))
                 continue
-            chosen = self._plan()
+            chosen = self._plan() if full or self._may_close() else None
             if chosen is not None and (full or self._is_closed(chosen)):
                 sets.append(self._take(chosen))
             elif full:
@@ -310,6 +339,11 @@ class Synchronizer(Generic[M]):
             )
             for each in heads
         )
+
+    def _may_close(self) -> bool:
+        """Whether any set can be closed: one of the oldest would be the first."""
+        return self._is_closed([0 if each.required and each.stamps else None
+                                for each in self._streams])
 
     def _is_closed(self, chosen: Sequence[int | None]) -> bool:
         """Whether nothing that may yet come fits a member of the set."""
@@ -370,34 +404,74 @@ def best_first(
     `left(at)` is what the messages from the indices `at` on are worth unpaired. None where there
     is no set, or none that is worth as much as leaving its messages.
 
+    Where that would take more than MOST_ALTERNATIVES, as it does with a slop of many periods, only
+    the oldest quarter of each stream is paired and the rest counts as unpaired; then a quarter of
+    that, down to one message a stream. So work is bounded, and what is given up is the nearest
+    partner: the set that is found is one, but its skew may be far from the least.
+
     Of the oldest of all there are two things to say: it is in no set, or its set has the oldest
     of each other stream that takes part. For where it is with a later one, the oldest of that
     stream lies between the two and does as well. Nor do sets that cross gain anything: swapping
     their members gives two that do not, with no greater skew.
     """
-    known: dict[tuple[int, ...], tuple[int, tuple[int | None, ...] | None]] = {}
+    longest = max(map(len, stamps))
+    while longest:
+        try:
+            return _Search([own[:longest] for own in stamps], needed, slop, left).first()
+        except _TooManyError:
+            longest = longest // 4 or longest // 2
+    return None
 
-    def best(at: tuple[int, ...]) -> tuple[int, tuple[int | None, ...] | None]:
-        if at not in known:
-            known[at] = search(at)
-        return known[at]
 
-    def search(at: tuple[int, ...]) -> tuple[int, tuple[int | None, ...] | None]:
-        found = left(at), None
+class _TooManyError(Exception):
+    """More than MOST_ALTERNATIVES would have to be weighed."""
+
+
+class _Search:
+    """Weighs every way to pair `stamps`; the arguments are those of best_first."""
+
+    def __init__(
+        self, stamps: Sequence[Sequence[int]], needed: Sequence[bool], slop: int,
+        left: Callable[[tuple[int, ...]], int],
+    ) -> None:
+        self._stamps = stamps
+        self._needed = needed
+        self._slop = slop
+        self._left = left
+        self._weighed = 0
+        self._known: dict[tuple[int, ...], tuple[int, tuple[int | None, ...] | None]] = {}
+
+    def first(self) -> tuple[int | None, ...] | None:
+        """Return the first set of the best way. Raises _TooManyError."""
+        return self._best((0,) * len(self._stamps))[1]
+
+    def _best(self, at: tuple[int, ...]) -> tuple[int, tuple[int | None, ...] | None]:
+        """Return what the messages from the indices `at` on are worth, and their first set."""
+        if at not in self._known:
+            self._known[at] = self._weigh(at)
+        return self._known[at]
+
+    def _weigh(self, at: tuple[int, ...]) -> tuple[int, tuple[int | None, ...] | None]:
+        self._count()
+        found = self._left(at), None
         heads = [own[index] if index < len(own) else None
-                 for own, index in zip(stamps, at, strict=True)]
-        if any(head is None and must for head, must in zip(heads, needed, strict=True)):
+                 for own, index in zip(self._stamps, at, strict=True)]
+        if any(head is None and must for head, must in zip(heads, self._needed, strict=True)):
             return found
         oldest = min((head, i) for i, head in enumerate(heads) if head is not None)[1]
-        for members in _choices(heads, needed, oldest, slop):
-            worth = _worth([heads[i] for i in members], slop, sum(needed))
+        for members in _choices(heads, self._needed, oldest, self._slop):
+            self._count()
+            worth = _worth([heads[i] for i in members], self._slop, sum(self._needed))
             after = tuple(index + (i in members) for i, index in enumerate(at))
             chosen = tuple(index if i in members else None for i, index in enumerate(at))
-            found = max(found, (worth + best(after)[0], chosen), key=lambda pair: pair[0])
-        skipped = best(tuple(index + (i == oldest) for i, index in enumerate(at)))
+            found = max(found, (worth + self._best(after)[0], chosen), key=lambda pair: pair[0])
+        skipped = self._best(tuple(index + (i == oldest) for i, index in enumerate(at)))
         return max(found, skipped, key=lambda pair: pair[0])
 
-    return best((0,) * len(stamps))[1]
+    def _count(self) -> None:
+        self._weighed += 1
+        if self._weighed > MOST_ALTERNATIVES:
+            raise _TooManyError
 
 
 def _choices(

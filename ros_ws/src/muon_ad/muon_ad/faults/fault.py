@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 
 LONGEST_S = 30 * 86400.0
 WRAP_NS = 2**32 * 1000      # a 32-bit counter of microseconds starts over after 71.6 minutes
+# What a stream can carry, where a fault is done to that alone.
+IMAGE, DEPTH, INFO = 'images', 'depth', 'camera_info'
 
 
 class FaultError(ValueError):
@@ -16,27 +18,31 @@ class FaultError(ValueError):
 
 @dataclass(frozen=True)
 class Amount:
-    """How much of a fault: a number from `low` to `high`, or a word where `default` is one."""
+    """How much of a fault: a number from `low` to `high`, `whole` or not, or a word where
+    `default` is one."""
 
     default: float | str
     low: float = 0.0
     high: float = 0.0
+    whole: bool = False
 
     @property
     def expected(self) -> str:
         """What is accepted, in words."""
         if isinstance(self.default, str):
             return 'a word'
-        return f'a number from {self.low:g} to {self.high:g}'
+        return f'a {"whole " * self.whole}number from {self.low:g} to {self.high:g}'
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of fault. `of_source`: done to whole frames where there is a camera."""
+    """One kind of fault. `of_source`: done to whole frames where there is a camera. `needs`: what
+    a stream must carry for it; empty: anything."""
 
     does: str
     amounts: dict[str, Amount] = field(default_factory=dict)
     of_source: bool = False
+    needs: str = ''
 
 
 KINDS = {
@@ -47,11 +53,12 @@ KINDS = {
         {'ms': Amount(200.0, 1.0, 10000.0)}, of_source=True,
     ),
     'duplicate': Kind(
-        'one frame in `every` comes twice', {'every': Amount(2.0, 1.0, 1e6)}, of_source=True,
+        'one frame in `every` comes twice',
+        {'every': Amount(2.0, 1.0, 1e6, whole=True)}, of_source=True,
     ),
     'reorder': Kind(
         'one frame in `every` comes after the one behind it',
-        {'every': Amount(2.0, 2.0, 1e6)}, of_source=True,
+        {'every': Amount(2.0, 2.0, 1e6, whole=True)}, of_source=True,
     ),
     'jump': Kind(
         'the clock that stamps is `ms` ahead, negative: behind',
@@ -64,18 +71,25 @@ KINDS = {
     'wrap': Kind('the clock that stamps has lost 2^32 microseconds', of_source=True),
     'corrupt': Kind(
         '`percent` of the bytes of an image are random', {'percent': Amount(10.0, 0.01, 100.0)},
+        needs=IMAGE,
     ),
     'short': Kind(
         'an image ends after `percent` of its bytes', {'percent': Amount(50.0, 0.0, 99.0)},
+        needs=IMAGE,
     ),
-    'encoding': Kind('an image says its encoding is `as`', {'as': Amount('bogus8')}),
-    'empty': Kind('an image has no rows, columns and bytes'),
-    'no_info': Kind('no camera_info comes'),
-    'late_info': Kind('camera_info comes `ms` late', {'ms': Amount(500.0, 1.0, 60000.0)}),
+    'encoding': Kind(
+        'an image says its encoding is `as`', {'as': Amount('bogus8')}, needs=IMAGE,
+    ),
+    'empty': Kind('an image has no rows, columns and bytes', needs=IMAGE),
+    'no_info': Kind('no camera_info comes', needs=INFO),
+    'late_info': Kind(
+        'camera_info comes `ms` late', {'ms': Amount(500.0, 1.0, 60000.0)}, needs=INFO,
+    ),
     'misaligned': Kind(
         'depth lies `px` too far right, negative: left', {'px': Amount(20.0, -4096.0, 4096.0)},
+        needs=DEPTH,
     ),
-    'no_depth': Kind('depth is unknown everywhere: NaN in 32FC1, 0 in 16UC1'),
+    'no_depth': Kind('depth is unknown everywhere: NaN in 32FC1, 0 in 16UC1', needs=DEPTH),
 }
 _COMMON = {'at': Amount(0.0, 0.0, LONGEST_S), 'for': Amount(1.0, 0.001, LONGEST_S)}
 
@@ -175,7 +189,8 @@ def _value(text: str, name: str, value: str, amount: Amount) -> float | str:
         number = float(value)
     except ValueError:
         number = float('nan')
-    if not amount.low <= number <= amount.high:     # nan is in no range
+    fits = amount.low <= number <= amount.high      # nan is in no range
+    if not fits or (amount.whole and not number.is_integer()):
         raise FaultError(f'fault {text!r}: {name} is {value!r}; expected {amount.expected}')
     return number
 

@@ -37,7 +37,7 @@ class Line(Generic[T]):
         doubled = swapped = False
         for fault in faults:
             hit = fault.kind in ('duplicate', 'reorder') and (
-                self._number % round(fault.amounts['every']) == 0
+                self._number % int(fault.amounts['every']) == 0
             )
             doubled |= hit and fault.kind == 'duplicate'
             swapped |= hit and fault.kind == 'reorder' and self._behind is None

@@ -3,12 +3,18 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
 
+from muon_ad.faults.fault import DEPTH
 from muon_ad.faults.fault import Fault
 from muon_ad.faults.fault import FaultError
+from muon_ad.faults.fault import IMAGE
+from muon_ad.faults.fault import INFO
+from muon_ad.faults.fault import KINDS
 from muon_ad.faults.fault import parse
 from muon_ad.faults.fault import WRAP_NS
 
@@ -45,21 +51,39 @@ class FaultPlan:
         self._schedule = [
             parse(entry) if isinstance(entry, str) else entry for entry in schedule
         ]
-        self._touching: set[int] = set()        # of faults, by identity
+        self._streams: Mapping[str, Collection[str]] | None = None
         self.restart()
 
-    def expect_streams(self, streams: Iterable[str]) -> None:
-        """Raise FaultError for a scheduled fault whose stream is none of `streams`."""
-        known = sorted(streams)
+    def expect_streams(self, streams: Iterable[str] | Mapping[str, Collection[str]]) -> None:
+        """Raise FaultError for a scheduled fault that can touch none of `streams`; from now on,
+        `inject` does so, too.
+
+        A mapping tells by name what a stream may carry (IMAGE, DEPTH, INFO); of mere names it may
+        be anything.
+        """
+        anything = IMAGE, DEPTH, INFO
+        known = streams if isinstance(streams, Mapping) else dict.fromkeys(streams, anything)
+        self._streams = known
         for fault in self._schedule:
-            if not any(fault.concerns(stream) for stream in known):
-                raise FaultError(
-                    f'fault {str(fault)!r}: stream is {fault.stream!r}; the streams here are '
-                    f'{", ".join(known) or "none"}'
-                )
+            self._expect(fault)
+
+    def _expect(self, fault: Fault) -> None:
+        if self._streams is None:
+            return
+        needs = KINDS[fault.kind].needs
+        fit = [name for name, carries in self._streams.items() if not needs or needs in carries]
+        if not any(map(fault.concerns, fit)):
+            asked = f'stream is {fault.stream!r}; ' if fault.stream else ''
+            that = f' with {needs}' if len(fit) < len(self._streams) else ''
+            raise FaultError(
+                f'fault {str(fault)!r}: {asked}the streams here{that} are '
+                f'{", ".join(sorted(fit)) or "none"}'
+            )
 
     def idle(self, end_s: float) -> list[str]:
-        """Say which scheduled faults have touched nothing by `end_s`, the end of the input."""
+        """Say which scheduled faults have touched nothing since `restart`, by `end_s`, the end
+        of the input.
+        """
         with self._lock:
             left = [fault for fault in self._schedule if id(fault) not in self._touching]
         return [
@@ -73,12 +97,14 @@ class FaultPlan:
         """Begin the schedule anew at time 0, without what was injected; counts go on."""
         with self._lock:
             self._entries = [_Entry(fault) for fault in self._schedule]
+            self._touching: set[int] = set()    # of faults, by identity
             self._drifts: list[Fault] = []      # that are over: what the clock gained stays
 
     def inject(self, text: str, now_s: float) -> str:
         """Add a fault, its `at` counted from now; `clear` ends all. Returns what was done.
 
-        Raises FaultError for a text that cannot be understood.
+        Raises FaultError for a text that cannot be understood, and for a fault that can touch
+        nothing here.
         """
         if text.strip() == CLEAR:
             return f'{self.clear(now_s)} faults ended'
@@ -86,6 +112,7 @@ class FaultPlan:
             fault = parse(text)
         except FaultError as error:
             raise FaultError(f'{error}; or {CLEAR}') from error
+        self._expect(fault)
         with self._lock:
             self._entries.append(_Entry(replace(fault, at_s=now_s + fault.at_s)))
         return f'fault accepted: {fault}'

@@ -132,7 +132,7 @@ class BagPlayer(SuiteNode):
             unpack=settings.decompress, with_clock=bool(settings.clock_hz),
         )
         self._tell_what_is_left_out()
-        self._faults = BagFaults(self)
+        self._faults = BagFaults(self, self._routes.values())
         self._sender = BagSender(
             self, self._routes, self._bag.counts,
             self._new_time if settings.restamp else None,

@@ -4,6 +4,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from diagnostic_msgs.msg import KeyValue
+
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.parts.argus_source import argus_pipeline
 from muon_ad_nodes.parts.argus_source import open_gstreamer
@@ -13,12 +15,14 @@ from muon_ad_nodes.parts.capture import Capture
 from muon_ad_nodes.parts.capture import STALL
 from muon_ad_nodes.parts.fault_injection import FaultInjection
 from muon_ad_nodes.parts.fault_injection import FAULTS
+from muon_ad_nodes.parts.fault_injection import streams_of_camera
 from muon_ad_nodes.parts.file_sources import FolderSource
 from muon_ad_nodes.parts.file_sources import VideoSource
 from muon_ad_nodes.parts.frame_clock import FrameClock
 from muon_ad_nodes.parts.image_topic import ImageTopic
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.metadata_topic import MetadataTopic
+from muon_ad_nodes.parts.opencv_source import stuck_readers
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
 from muon_ad_nodes.parts.pattern_source import PatternSource
@@ -92,7 +96,7 @@ class CsiCamera(SuiteNode):
         """Read the calibration, open the source and create the topics."""
         url, frame_id = self.settings.camera_info_url, self.settings.frame_id
         loaded = load_calibration(url) if url else None
-        self._faults = FaultInjection(self, beside_source=True)
+        self._faults = FaultInjection(self, True, streams_of_camera(['image']))
         self._capture = self._new_capture()
         self._capture.open()
         self._calibration = loaded or self._capture.calibration('image')
@@ -125,6 +129,8 @@ class CsiCamera(SuiteNode):
         """Add the camera's losses and clock, and the faults done on purpose."""
         if self._capture is not None:
             self._capture.describe(status)
+            if stuck := stuck_readers():
+                status.values.append(KeyValue(key='threads stuck in OpenCV', value=str(stuck)))
             self._faults.describe(status)
 
     def _new_capture(self) -> Capture:
@@ -152,11 +158,19 @@ class CsiCamera(SuiteNode):
         if settings.source == 'v4l2':
             return V4l2Source(settings.device, request)
         if settings.source == 'argus':
+            self._warn_of_stuck()
             pipeline = settings.pipeline or argus_pipeline(settings.sensor_id, request)
             return open_gstreamer(pipeline, request)
         if not settings.path:
             raise ParameterError(f'parameter path is empty; source {settings.source} needs it')
         return FILES[settings.source](Path(settings.path).expanduser(), request)
+
+    def _warn_of_stuck(self) -> None:
+        if stuck := stuck_readers():
+            self.warn_once(
+                f'{stuck} threads are stuck in OpenCV and left behind: the pipeline gave neither '
+                'frames nor an error'
+            )
 
     def _publish(self, frame: Frame, stamp_ns: int) -> None:
         age_ms = (self._now_ns() - stamp_ns) * 1e-6

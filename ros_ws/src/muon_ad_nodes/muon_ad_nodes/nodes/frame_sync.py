@@ -57,8 +57,8 @@ PARAMETERS = (
     ),
     Parameter(
         'optional', [],
-        'Streams that may be absent from a set; not the first one. With csi here, the pairs of '
-        'the RealSense go on when the CSI camera is gone.',
+        'Up to 4 streams that may be absent from a set; not the first one. With csi here, the '
+        'pairs of the RealSense go on when the CSI camera is gone.',
         kind='strings',
     ),
     Parameter(

@@ -16,6 +16,7 @@ from muon_ad_nodes.parts.capture import Capture
 from muon_ad_nodes.parts.capture import STALL
 from muon_ad_nodes.parts.fault_injection import FaultInjection
 from muon_ad_nodes.parts.fault_injection import FAULTS
+from muon_ad_nodes.parts.fault_injection import streams_of_camera
 from muon_ad_nodes.parts.frame_clock import FrameClock
 from muon_ad_nodes.parts.image_topic import ImageTopic
 from muon_ad_nodes.parts.lifecycle import SuiteNode
@@ -107,8 +108,9 @@ class RealSenseCamera(SuiteNode):
         wishes = _wishes(settings)
         require_sdk()
         streams = tuple(name for name in ('color', 'depth') if getattr(wishes, name))
-        self._framer = Framer(streams, len(streams) == 2 and settings.align_depth_enable)
-        self._faults = FaultInjection(self, beside_source=True)
+        aligned = ('aligned',) if len(streams) == 2 and settings.align_depth_enable else ()
+        self._framer = Framer(streams, bool(aligned))
+        self._faults = FaultInjection(self, True, streams_of_camera(streams + aligned))
         self._capture = self._new_capture()
         self._capture.open()
         self._create_topics(streams)
@@ -207,7 +209,9 @@ class RealSenseCamera(SuiteNode):
 
     def _on_reset(self, _request: Empty.Request, response: Empty.Response) -> Empty.Response:
         """Reset the camera; also while inactive, as one that hangs may need it to start."""
-        if self.active:
+        if self.settings.source == 'recording':
+            self.get_logger().warning('nothing to reset: plays a recording')
+        elif self.active:
             self._capture.request_reset()
         elif self._bus is not None:
             self._reset_now()

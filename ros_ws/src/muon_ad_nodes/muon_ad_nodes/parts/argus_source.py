@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from muon_ad_nodes.parts.calibration import Calibration
+from muon_ad_nodes.parts.opencv_source import OpenCvSource
 from muon_ad_nodes.parts.source import DEFAULT_FPS
 from muon_ad_nodes.parts.source import EndOfInput
 from muon_ad_nodes.parts.source import Frame
@@ -61,7 +62,7 @@ def open_gstreamer(pipeline: str, request: Request) -> 'GObjectSource | OpenCvSo
     if Gst is not None:
         return GObjectSource(pipeline, request)
     if opencv_has_gstreamer():
-        return OpenCvSource(pipeline, request)
+        return OpenCvSource(pipeline, _SINK, request)
     raise SourceError(
         'source argus needs GStreamer from Python, and there is none: install the system packages '
         'python3-gi and gir1.2-gst-plugins-base-1.0 (a virtual environment sees them with '
@@ -138,33 +139,3 @@ class GObjectSource:
             if self._sink.is_eos():
                 raise EndOfInput('end of input: the pipeline ended')
         return sample
-
-
-class OpenCvSource:
-    """A GStreamer pipeline through OpenCV. Live."""
-
-    def __init__(self, pipeline: str, request: Request) -> None:
-        self._request = request
-        self._number = 0
-        self._capture = cv2.VideoCapture(f'{pipeline} ! {_SINK}', cv2.CAP_GSTREAMER)
-        if not self._capture.isOpened():
-            raise SourceError(
-                f'OpenCV cannot open the pipeline {pipeline!r}; try it with gst-launch-1.0, with '
-                'fakesink at its end, to see why'
-            )
-
-    def read(self, _stopping: threading.Event, _timeout_s: float) -> Frame | None:
-        """Return the next frame, or None where the pipeline gave none."""
-        good, pixels = self._capture.read()
-        if not good:
-            return None
-        self._number += 1
-        return self._request.frame(pixels, self._request.now_ns(), self._number - 1)
-
-    def calibration(self, _stream: str) -> Calibration | None:
-        """Return None: the pipeline does not know its lens."""
-        return None
-
-    def close(self) -> None:
-        """Stop the pipeline and let go of the camera."""
-        self._capture.release()

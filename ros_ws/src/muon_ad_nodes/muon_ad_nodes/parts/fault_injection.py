@@ -2,12 +2,18 @@
 
 import time
 from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 from diagnostic_msgs.msg import KeyValue
 
 from muon_ad.faults import FaultError
 from muon_ad.faults import FaultPlan
 from muon_ad.faults import FaultyMessages
+from muon_ad.faults.fault import DEPTH
+from muon_ad.faults.fault import IMAGE
+from muon_ad.faults.fault import INFO
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_msgs.srv import InjectFault
 from muon_ad_nodes.parts.faulty_source import FaultySource
@@ -32,21 +38,36 @@ FAULTS = (
     Parameter('faults.seed', 0, 'Decides which bytes a corrupt image loses.', range=(0, 2**31)),
 )
 
+DEPTH_STREAMS = ('depth', 'aligned')
+
+
+def streams_of_camera(names: Iterable[str]) -> dict[str, Collection[str]]:
+    """Return what the streams of a camera with these images carry: the images, and camera_info."""
+    streams = {}
+    for name in names:
+        streams[name] = (IMAGE, DEPTH) if name in DEPTH_STREAMS else (IMAGE,)
+        streams[f'{name}_info'] = (INFO,)
+    return streams
+
 
 class FaultInjection:
     """The faults of `node`, whose parameters include FAULTS; made when it is built.
 
     Where they are not enabled, nothing is touched and `~/inject_fault` is refused. Each activation
     begins the schedule anew. `beside_source`: the node is a camera, whose sources go through
-    `around`; else all faults are done to messages.
+    `around`; else all faults are done to messages. `streams` tells what each of them may carry; a
+    fault that can touch none of them is refused.
     """
 
-    def __init__(self, node: SuiteNode, beside_source: bool) -> None:
-        """Raises ParameterError for a schedule that makes no sense."""
+    def __init__(
+        self, node: SuiteNode, beside_source: bool, streams: Mapping[str, Collection[str]]
+    ) -> None:
+        """Raises ParameterError for a schedule that makes no sense, whether it is enabled or not.
+        """
         self._node = node
         self._enabled = node.settings.faults_enabled
         self._begun_s: float | None = None
-        self._plan = self._new_plan()
+        self._plan = self._new_plan(streams)
         self._messages = FaultyMessages(self._plan, self.now_s, beside_source)
         self._service = node.create_service(InjectFault, '~/inject_fault', self._on_inject)
         if self._enabled:
@@ -65,8 +86,13 @@ class FaultInjection:
         self._begun_s = time.monotonic()
 
     def end(self) -> None:
-        """End all faults; what is held back in messages is counted as cut off. Deactivate."""
+        """End all faults; what is held back in messages is counted as cut off. Deactivate.
+
+        The log tells those of the schedule that have touched nothing.
+        """
         if self._begun_s is not None:
+            for line in self._plan.idle(self.now_s()):
+                self._node.get_logger().warning(f'parameter faults.schedule: {line}')
             self._messages.drop_rest()
             self._plan.clear(self.now_s())
             self._begun_s = None
@@ -98,13 +124,18 @@ class FaultInjection:
 
         return open_faulty
 
-    def _new_plan(self) -> FaultPlan:
-        settings = self._node.settings
-        schedule = settings.faults_schedule if self._enabled else []
+    def _new_plan(self, streams: Mapping[str, Collection[str]]) -> FaultPlan:
+        schedule, warn = self._node.settings.faults_schedule, self._node.get_logger().warning
         try:
-            return FaultPlan(schedule, settings.faults_seed, self._node.get_logger().warning)
+            plan = FaultPlan(schedule, self._node.settings.faults_seed, warn)
+            plan.expect_streams(streams)
         except FaultError as error:
             raise ParameterError(f'parameter faults.schedule: {error}') from error
+        if self._enabled:
+            return plan
+        if schedule:
+            warn('no fault of faults.schedule is done, as faults.enabled is false')
+        return FaultPlan()
 
     def _on_inject(
         self, request: InjectFault.Request, response: InjectFault.Response

@@ -15,6 +15,7 @@ from muon_ad_nodes.parts.realsense_sdk import require_sdk
 from muon_ad_nodes.parts.realsense_sdk import rs
 from muon_ad_nodes.parts.realsense_sdk import Wishes
 from muon_ad_nodes.parts.source import Frame
+from muon_ad_nodes.parts.source import FrameError
 from muon_ad_nodes.parts.source import SourceError
 
 POLL_S = 0.5
@@ -135,10 +136,12 @@ class HardwareCamera:
                 self._start()
             # Never the blocking call: after a replug it may not come back for 45 s.
             arrived, frames = self._pipeline.try_wait_for_frames(round(timeout_s * 1e3))
+            if arrived:     # the first frame asks the camera for its geometry
+                return self._framer.frame(frames, self._now_ns())
+        except (SourceError, FrameError):
+            raise
         except RuntimeError as error:
             raise SourceError(f'RealSense {self._serial_no}: {error}') from error
-        if arrived:
-            return self._framer.frame(frames, self._now_ns())
         if not self._bus.present():
             raise SourceError(f'RealSense {self._serial_no} is gone; was it unplugged?')
         return None

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+from muon_ad.bags import BagError
+from muon_ad.bags import open_bag
 from muon_ad_nodes.parts.calibration import Calibration
 from muon_ad_nodes.parts.realsense_frames import Framer
 from muon_ad_nodes.parts.realsense_sdk import require_sdk
@@ -71,10 +73,7 @@ class RecordedCamera:
         try:
             profile = self._config.resolve(rs.pipeline_wrapper(rs.pipeline()))
         except RuntimeError as error:
-            raise SourceError(
-                f'{self._path}: the SDK cannot play it ({error}); expected a whole recording of '
-                'the SDK or of realsense-viewer'
-            ) from error
+            raise _unplayable(self._path, error) from error
         recorded = {stream.stream_type().name for stream in profile.get_streams()}
         lacking = [name for name in self._framer.streams if name not in recorded]
         if lacking:
@@ -125,3 +124,27 @@ def _check(path: Path) -> None:
         raise SourceError(f'parameter path is {str(path)!r}; {expected}')
     if path.stat().st_size == 0:
         raise SourceError(f'{path}: the file is empty (0 bytes); {expected}')
+    if path.suffix == '.bag':
+        _check_records(path)
+
+
+def _check_records(path: Path) -> None:
+    """Raise SourceError for a .bag whose records do not follow one another to its index.
+
+    The SDK looks for the next record of such a file for ever, and cannot be stopped. Chunks are
+    passed over; what is damaged within one, the SDK leaves out.
+    """
+    try:
+        with open_bag(path) as bag:
+            trouble = bag.trouble
+    except BagError as error:
+        trouble = str(error)
+    if trouble:
+        raise _unplayable(path, trouble)
+
+
+def _unplayable(path: Path, why: object) -> SourceError:
+    return SourceError(
+        f'{path}: the SDK cannot play it ({why}); expected a whole recording of the SDK or of '
+        'realsense-viewer'
+    )

@@ -155,8 +155,12 @@ class Reconnecting:
         """Whether the camera is there and was not, when that was asked the last time."""
         if self._present is None:
             return False
-        was_absent, self._absent = self._absent, not self._present()
-        return was_absent and not self._absent
+        try:
+            present = self._present()
+        except SourceError:     # the bus could not be asked: it changes
+            present = False
+        was_absent, self._absent = self._absent, not present
+        return was_absent and present
 
     def _reset_where_futile(self) -> bool:
         """Reset a camera that is there and was asked for, or tried in vain; whether that was."""

@@ -76,7 +76,10 @@ def device_path(device: str) -> Path:
 
 def is_device(path: Path) -> bool:
     """Whether a device is there."""
-    return path.exists() and stat.S_ISCHR(path.stat().st_mode)
+    try:
+        return stat.S_ISCHR(path.stat().st_mode)
+    except OSError:     # also where it goes while it is looked at
+        return False
 
 
 def _check_device(path: Path, asked: str) -> None:
