@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections import defaultdict
 
 import numpy as np
@@ -12,6 +15,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rich.console import Console
 from sensor_msgs.msg import Image
 
+from muon_ad.cli import main
 from muon_ad_msgs.msg import FrameTrace
 from muon_ad_nodes.nodes import csi_camera
 from muon_ad_nodes.nodes import style_transfer
@@ -54,8 +58,13 @@ def stylised(at_ms: float = 0.0, wait_ms: float = 1.0, **more) -> FrameTrace:
 
 
 def checked(traces: list[FrameTrace]) -> list[dict]:
+    """The events of a document of these ways."""
+    return events_of(json.dumps(trace_document(traces)))
+
+
+def events_of(text: str) -> list[dict]:
     """The events of a document, which must be one of the Trace Event Format."""
-    document = json.loads(json.dumps(trace_document(traces)))
+    document = json.loads(text)
     assert document['displayTimeUnit'] in ('ms', 'ns')
     events = document['traceEvents']
     for event in events:
@@ -252,3 +261,27 @@ def test_a_camera_publishes_the_way_of_its_frames(bench):
     assert trace.captured and list(trace.frame_ids) == ['csi_camera_optical_frame']
     assert list(trace.stages) == ['capture', 'publish']
     assert trace.begin_ns == pytest.approx(nanoseconds(trace.stamp), abs=1000 * MS)
+
+
+def test_trace_of_nodes_that_run(bench, node, tmp_path):
+    camera = bench.run(csi_camera.make, source='test_pattern', width=96, height=48)
+    assert camera.trigger_configure() == OK
+    assert camera.trigger_activate() == OK
+    path = tmp_path / 'trace.json'
+    done = subprocess.run(
+        [sys.executable, '-m', 'muon_ad.cli', 'trace', '--seconds', '0.5', '--out', str(path)],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}, timeout=60,
+        capture_output=True, text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    events = events_of(path.read_text())
+    assert {each['pid'] for each in of(events, 'X', 'frame')} == {os.getpid()}
+    assert len({each['tid'] for each in of(events, 'X', 'frame')}) == 2
+    assert of(events, 's', 'image') and of(events, 'X', 'infer')
+    assert '/style_transfer' in done.stdout and 'perfetto' in done.stdout
+
+
+@pytest.mark.parametrize(('wrong', 'value'), [('--seconds', '0'), ('--out', 'nowhere/t.json')])
+def test_bad_options(wrong, value, capsys):
+    assert main(['trace', wrong, value]) == 2
+    assert f'muon-ad trace: {wrong} is {value}; expected' in capsys.readouterr().err

@@ -19,7 +19,7 @@ COMMANDS = {
     'top': ('muon_ad_nodes.top.command', 'show all tasks that run, live or as JSON'),
     'trace': ('muon_ad_nodes.trace.command', 'trace where the time of each frame goes'),
 }
-# Of the packages that the commands for running nodes need.
+# What the commands for nodes that run need, and the library does not.
 _ROS = ('muon_ad_nodes', 'muon_ad_msgs', 'rclpy')
 
 
@@ -44,9 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         module.add_arguments(parser)
         return module.run(parser.parse_args(arguments[words:]))
     except ModuleNotFoundError as error:
-        if error.name not in _ROS:
+        package = (error.name or '').partition('.')[0]
+        if package not in _ROS:
             raise
-        print(f'muon-ad {command}: there is no {error.name}, for this command needs ROS 2; source '
+        print(f'muon-ad {command}: there is no {package}, and this command needs ROS 2; source '
               "its setup file and the workspace's (ros_ws/install/setup.bash), or use "
               '.venv/bin/muon-ad after `make setup`', file=sys.stderr)
         return 2
