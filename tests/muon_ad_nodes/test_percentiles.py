@@ -43,11 +43,13 @@ def test_values_beyond_the_scale():
     assert window.percentiles(1, 50) == [0.0, 0.0]
     assert window.percentiles(99) == pytest.approx([1e6], rel=ACCURACY)
     assert window.maximum == 1e9
+    assert window_of([-5.0], half=10).percentiles(50) == [0.0]
 
 
 def test_copy_stays_as_it_was():
-    window = window_of([1.0, 2.0], half=1)
+    window = window_of([1.0, 2.0], half=2)
     copy = window.copy()
-    window.add(500.0)
+    for _ in range(4):
+        window.add(500.0)
     assert (copy.maximum, len(copy)) == (2.0, 2)
-    assert window.maximum == 500.0
+    assert copy.percentiles(50, 99) == pytest.approx([1.0, 2.0], rel=ACCURACY)

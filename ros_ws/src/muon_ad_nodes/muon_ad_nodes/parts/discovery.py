@@ -62,13 +62,14 @@ class Discovery:
     def settle(
         self, seconds: float, heard: Callable[[set[str]], bool] = lambda _topics: True
     ) -> set[str]:
-        """Wait until no more topics appear and those there are `heard`, or so many seconds.
+        """Wait until no more topics appear and those there are `heard`, but not longer than so
+        many seconds after the last one appeared.
 
         Not from the executor's thread. Returns the topics that have a publisher.
         """
-        begun = changed = time.monotonic()
+        changed = time.monotonic()
         found = set()
-        while (now := time.monotonic()) - begun < seconds:
+        while (now := time.monotonic()) - changed < seconds:
             if (topics := self.published()) != found:
                 found, changed = topics, now
             if found and now - changed > SETTLED_S and heard(found):

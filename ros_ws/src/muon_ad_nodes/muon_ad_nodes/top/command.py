@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--period', type=float, default=1.0, metavar='S',
                         help='seconds from one time to the next (default: %(default)g)')
     parser.add_argument('--wait', type=float, default=5.0, metavar='S',
-                        help='most seconds to look for tasks at first (default: %(default)g)')
+                        help='how long to look for tasks, and to listen to the last one found '
+                        '(default: %(default)g)')
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from muon_ad_nodes.trace.report import stages_table
 
 WRITTEN, NONE_FOUND = 0, 1
 LONGEST_S = 600.0
-# Most seconds to look for tasks.
+# Without a task for so long, there is none.
 WAIT_S = 5.0
 _STEP_S = 0.1
 # Where the output goes to a file, whose width nobody can ask for.

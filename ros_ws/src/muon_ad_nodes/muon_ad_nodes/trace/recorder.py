@@ -11,9 +11,10 @@ from muon_ad_msgs.msg import FrameTrace
 from muon_ad_nodes.parts.discovery import Discovery
 from muon_ad_nodes.parts.shared_memory import ports_of_the_dead_avoided
 
-# So many may wait while others are handled.
+# So many may wait while others are handled. Best effort costs the nodes no answers, and begins at
+# once: a reliable reader that has missed the first messages may wait three seconds for them.
 EVERY = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=200, reliability=ReliabilityPolicy.RELIABLE
+    history=HistoryPolicy.KEEP_LAST, depth=200, reliability=ReliabilityPolicy.BEST_EFFORT
 )
 
 
