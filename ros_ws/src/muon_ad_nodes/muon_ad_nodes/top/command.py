@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import json
 import os
-import signal
 import sys
 import time
 from contextlib import suppress
@@ -45,8 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show the tasks; return SHOWN or NONE_FOUND."""
     _check(args)
-    # A process that ends otherwise leaves its DDS segment in shared memory.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
     live = console.is_terminal and not (args.json or args.once or args.count)
     try:

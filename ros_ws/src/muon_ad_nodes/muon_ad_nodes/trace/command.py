@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from contextlib import suppress
@@ -46,8 +45,6 @@ def run(args: argparse.Namespace) -> int:
         )
     if not args.out.absolute().parent.is_dir():
         raise ValueError(f'--out is {args.out}; expected a file in a folder that is there')
-    # A process that ends otherwise leaves its DDS segment in shared memory.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with spinning(make) as recorder:
         tasks = recorder.discovery.settle(WAIT_S)
         if not tasks:
