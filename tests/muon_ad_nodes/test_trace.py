@@ -269,7 +269,7 @@ def test_trace_of_nodes_that_run(bench, node, tmp_path):
     assert camera.trigger_activate() == OK
     path = tmp_path / 'trace.json'
     done = subprocess.run(
-        [sys.executable, '-m', 'muon_ad.cli', 'trace', '--seconds', '1.5', '--out', str(path)],
+        [sys.executable, '-m', 'muon_ad.cli', 'trace', '--seconds', '1', '--out', str(path)],
         env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}, timeout=60,
         capture_output=True, text=True,
     )
