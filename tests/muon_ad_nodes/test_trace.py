@@ -199,6 +199,8 @@ def test_report_has_a_row_a_task():
     lost = way(STYLE, 33, ('capture', 5), ('wait', 30), dropped='replaced')
     console.print(stages_table([seen(), stylised(), stylised(wait_ms=3), lost]))
     said = console.file.getvalue()
+    assert said.split()[1:9] == [
+        'frames', 'dropped', 'capture', 'wait', 'preprocess', 'infer', 'publish', 'total']
     row = next(line for line in said.splitlines() if 'style_transfer' in line)
     assert row.split()[1:3] == ['2', '1']
     assert '20.0 (20.0)' in row and '2.0 (3.0)' in row

@@ -12,8 +12,6 @@ from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 
 LOOK_PERIOD_S = 0.25
-# Without a new topic for so long, all are taken to be found.
-SETTLED_S = 1.0
 _POLL_S = 0.05
 
 # Settings, other than the domain, under which processes do not find each other.
@@ -60,10 +58,13 @@ class Discovery:
         }
 
     def settle(
-        self, seconds: float, heard: Callable[[set[str]], bool] = lambda _topics: True
+        self,
+        seconds: float,
+        quiet_s: float,
+        heard: Callable[[set[str]], bool] = lambda _topics: True,
     ) -> set[str]:
-        """Wait until no more topics appear and those there are `heard`, but not longer than so
-        many seconds after the last one appeared.
+        """Wait until there are topics, none has appeared for `quiet_s`, and all are `heard`; but
+        not longer than so many seconds after the last one appeared.
 
         Not from the executor's thread. Returns the topics that have a publisher.
         """
@@ -72,7 +73,7 @@ class Discovery:
         while (now := time.monotonic()) - changed < seconds:
             if (topics := self.published()) != found:
                 found, changed = topics, now
-            if found and now - changed > SETTLED_S and heard(found):
+            if found and now - changed > quiet_s and heard(found):
                 break
             time.sleep(_POLL_S)
         return found

@@ -13,6 +13,9 @@ from muon_ad_nodes.parts.shared_memory import ports_of_the_dead_avoided
 from muon_ad_nodes.top.rows import row_of
 from muon_ad_nodes.top.rows import TaskRow
 
+# Fast DDS announces a process anew every three seconds, where it was not heard before.
+QUIET_S = 3.5
+
 
 class Watcher(Node):
     """Keeps the last status of every task on the graph; safe to ask from another thread."""
@@ -46,7 +49,7 @@ class Watcher(Node):
 
     def settle(self, seconds: float) -> list[TaskRow]:
         """Wait until all tasks are found and heard, or so many seconds; return the rows."""
-        self._discovery.settle(seconds, self._has_heard)
+        self._discovery.settle(seconds, QUIET_S, self._has_heard)
         return self.rows()
 
     def _has_heard(self, topics: set[str]) -> bool:

@@ -23,6 +23,8 @@ WRITTEN, NONE_FOUND = 0, 1
 LONGEST_S = 600.0
 # Without a task for so long, there is none.
 WAIT_S = 5.0
+# Tasks that are found later are in the trace from then on.
+QUIET_S = 1.0
 _STEP_S = 0.1
 # Where the output goes to a file, whose width nobody can ask for.
 FILE_WIDTH = 140
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.out.absolute().parent.is_dir():
         raise ValueError(f'--out is {args.out}; expected a file in a folder that is there')
     with spinning(make) as recorder:
-        tasks = recorder.discovery.settle(WAIT_S)
+        tasks = recorder.discovery.settle(WAIT_S, QUIET_S)
         if not tasks:
             text = nothing_found('task', WAIT_S, recorder.domain_id, os.environ)
             print(f'muon-ad trace: {text}', file=sys.stderr)

@@ -16,18 +16,18 @@ def stages_table(traces: list['FrameTrace']) -> Table:
     by_task = defaultdict(list)
     for trace in traces:
         by_task[trace.task].append(trace)
-    stages = list(dict.fromkeys(
-        stage for trace in traces if not trace.dropped for stage in trace.stages
-    ))
+    # The longest way has the order of most.
+    ways = sorted((list(t.stages) for t in traces if not t.dropped), key=len, reverse=True)
+    stages = list(dict.fromkeys(stage for way in ways for stage in way))
     table = Table(box=box.SIMPLE_HEAD, caption='median (p99) in ms', caption_justify='left')
     table.add_column('task', overflow='fold')
     for column in ('frames', 'dropped', *stages, 'total'):
         table.add_column(column, justify='right')
-    for task, ways in sorted(by_task.items()):
-        done = [trace for trace in ways if not trace.dropped]
+    for task, found in sorted(by_task.items()):
+        done = [trace for trace in found if not trace.dropped]
         spans = _spans_ms(done)
         cells = [_median_and_p99(spans[stage]) for stage in (*stages, 'total')]
-        table.add_row(task, str(len(done)), str(len(ways) - len(done)), *cells)
+        table.add_row(task, str(len(done)), str(len(found) - len(done)), *cells)
     return table
 
 
