@@ -1,6 +1,9 @@
 """The command line: overview, errors, and a command that runs."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -44,3 +47,18 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     assert said.startswith('muon-ad models export: ')
     assert 'no_such_model' in said
     assert said.count('\n') == 1
+
+
+@pytest.mark.parametrize('missing', ['rclpy', 'muon_ad_nodes'])
+def test_command_that_needs_ros_says_so(missing):
+    code = (
+        f'import sys; sys.modules[{missing!r}] = None\n'
+        "from muon_ad.cli import main; sys.exit(main(['top']))"
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f'muon-ad top: there is no {missing}, ')
+    assert 'setup.bash' in done.stderr and done.stderr.count('\n') == 1

@@ -134,6 +134,9 @@ def test_every_image_is_accounted_for(bench, cameras):
     bench.wait(lambda: statuses and statuses[-1].received == 17, 'the status of the task')
     status = statuses[-1]
     assert (status.frames, status.dropped_invalid, status.dropped_newer) == (4, 2, 2)
+    drops = {drop.reason: drop.frames for drop in status.drops}
+    assert drops == {frame_sync.PUSHED_OUT: 2, frame_sync.BAD_STAMP: 2}
+    assert [stage.name for stage in status.stages] == ['capture', 'decide', 'total']
     assert {value.key for value in status.values} >= {'unmatched (%)', 'jumps back in time'}
 
 

@@ -14,7 +14,7 @@ def test_every_item_is_taken_or_reported_as_replaced(steps):
     mailbox, put, replaced, taken = Mailbox(), 0, 0, []
     for step in steps:
         if step:
-            replaced += mailbox.put(put)
+            replaced += mailbox.put(put) is not None
             put += 1
         elif (item := mailbox.take(timeout=0)) is not None:
             taken.append(item)
@@ -25,7 +25,7 @@ def test_every_item_is_taken_or_reported_as_replaced(steps):
 
 def test_newest_item_is_taken():
     mailbox = Mailbox()
-    assert [mailbox.put(item) for item in 'abc'] == [False, True, True]
+    assert [mailbox.put(item) for item in 'abc'] == [None, 'a', 'b']
     assert mailbox.take() == 'c'
 
 
@@ -39,10 +39,10 @@ def test_close_ends_a_waiting_take_and_refuses_items():
     mailbox, results = Mailbox(), []
     waiting = threading.Thread(target=lambda: results.append(mailbox.take()))
     waiting.start()
-    assert mailbox.close() is False
+    assert mailbox.close() is None
     waiting.join(10)
     assert results == [None]
-    assert mailbox.put('x') is True
+    assert mailbox.put('x') == 'x'
     assert mailbox.take() is None
     assert mailbox.closed
 
@@ -50,5 +50,5 @@ def test_close_ends_a_waiting_take_and_refuses_items():
 def test_close_tells_of_an_item_that_nobody_took():
     mailbox = Mailbox()
     mailbox.put('left')
-    assert mailbox.close() is True
+    assert mailbox.close() == 'left'
     assert mailbox.take() is None

@@ -133,7 +133,7 @@ def test_status_names_model_style_and_provider(bench, node, send, results):
     assert (status.model, status.variant, status.style) == ('negative', 'small', 'dark')
     assert status.execution_provider == 'CPU'
     assert {stage.name for stage in status.stages} == {
-        'capture', 'preprocess', 'infer', 'publish', 'total',
+        'capture', 'wait', 'preprocess', 'infer', 'publish', 'total',
     }
 
 

@@ -15,6 +15,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
 
+from muon_ad_msgs.msg import DropReason
+from muon_ad_msgs.msg import StageLatency
 from muon_ad_msgs.msg import TaskStatus
 from muon_ad_nodes.nodes import supervisor
 from muon_ad_nodes.parts import qos
@@ -241,3 +243,17 @@ def test_shared_memory_of_a_killed_node_goes_when_it_is_old_enough(
     )
     assert all(segment.exists() for segment in segments)
     bench.wait(lambda: not any(map(Path.exists, segments)), 'the clean-up', seconds=60)
+
+
+def test_diagnostics_tell_every_reason_and_percentile():
+    status = TaskStatus(
+        dropped_newer=5, dropped_invalid=1,
+        drops=[DropReason(reason='replaced by a newer frame', frames=5),
+               DropReason(reason='encoding is cmyk', frames=1)],
+        stages=[StageLatency(name='total', p50_ms=20.0, p95_ms=25.0, p99_ms=31.0)],
+    )
+    values = dict(supervisor._values(status))
+    assert values['dropped: replaced by a newer frame'] == '5'
+    assert values['dropped: encoding is cmyk'] == '1'
+    found = [values[f'total {percentile} (ms)'] for percentile in ('p50', 'p95', 'p99')]
+    assert found == ['20.0', '25.0', '31.0']

@@ -16,7 +16,11 @@ COMMANDS = {
     'models list': ('muon_ad.models', 'show the model packages in a folder, and check them'),
     'replay': ('muon_ad.replay.command', 'run networks over a bag; record, compare'),
     'models export': ('muon_ad.export', 'turn a torchvision detector into a model package'),
+    'top': ('muon_ad_nodes.top.command', 'show all tasks that run, live or as JSON'),
+    'trace': ('muon_ad_nodes.trace.command', 'trace where the time of each frame goes'),
 }
+# What the commands for nodes that run need, and the library does not.
+_ROS = ('muon_ad_nodes', 'muon_ad_msgs', 'rclpy')
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,11 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
         return _overview(arguments)
     command = ' '.join(arguments[:words])
     module_name, summary = COMMANDS[command]
-    module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(prog=f'muon-ad {command}', description=summary)
-    module.add_arguments(parser)
     try:
+        module = importlib.import_module(module_name)
+        parser = argparse.ArgumentParser(prog=f'muon-ad {command}', description=summary)
+        module.add_arguments(parser)
         return module.run(parser.parse_args(arguments[words:]))
+    except ModuleNotFoundError as error:
+        package = (error.name or '').partition('.')[0]
+        if package not in _ROS:
+            raise
+        print(f'muon-ad {command}: there is no {package}, and this command needs ROS 2; source '
+              "its setup file and the workspace's (ros_ws/install/setup.bash), or use "
+              '.venv/bin/muon-ad after `make setup`', file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         # The library's own errors are of these kinds and say what was expected.
         print(f'muon-ad {command}: {error}', file=sys.stderr)

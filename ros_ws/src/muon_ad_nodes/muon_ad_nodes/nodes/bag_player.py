@@ -28,7 +28,6 @@ from muon_ad_nodes.parts.fault_injection import FAULTS
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
-from muon_ad_nodes.parts.stamps import milliseconds
 from muon_ad_nodes.parts.timeline import between_rounds_s
 from muon_ad_nodes.parts.timeline import Timeline
 
@@ -324,11 +323,12 @@ class BagPlayer(SuiteNode):
 
     def _send_late(self, held: list[tuple[str, Any]]) -> None:
         for name, message in held:
-            begun, due_ns = time.perf_counter(), self._now_ns()
+            times = self.monitor.begin(self._now_ns(), captured=True)
             with self.monitor.working():
                 self._sender.send_late(name, message)
             self._sent += 1
-            self.monitor.published(due_ns, publish=milliseconds(begun, time.perf_counter()))
+            times.mark('publish')
+            self.monitor.published(times)
 
     def _leap(self, time_ns: int) -> None:
         """Pass over hours in which nothing was recorded."""
@@ -356,10 +356,12 @@ class BagPlayer(SuiteNode):
         due_ns = self._now_ns() - late_ns
         if self._clock_topic is not None:
             self._clock_topic.publish(message.time_ns)
-        begun = time.perf_counter()
-        for _ in range(self._sender.send(message, ready)):
+        times = self.monitor.begin(due_ns, captured=True)
+        sent = self._sender.send(message, ready)
+        times.mark('publish')
+        for _ in range(sent):
             self._sent += 1
-            self.monitor.published(due_ns, publish=milliseconds(begun, time.perf_counter()))
+            self.monitor.published(times)
 
     # What the executor's thread does.
 

@@ -1,6 +1,5 @@
 """Publishes a CSI camera, or what stands in for one: a device, a video, images, a pattern."""
 
-import time
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from muon_ad_nodes.parts.pattern_source import PatternSource
 from muon_ad_nodes.parts.source import Frame
 from muon_ad_nodes.parts.source import Request
 from muon_ad_nodes.parts.source import Source
-from muon_ad_nodes.parts.stamps import milliseconds
 from muon_ad_nodes.parts.stamps import to_stamp
 from muon_ad_nodes.parts.v4l2_source import device_path
 from muon_ad_nodes.parts.v4l2_source import is_device
@@ -173,16 +171,14 @@ class CsiCamera(SuiteNode):
             )
 
     def _publish(self, frame: Frame, stamp_ns: int) -> None:
-        age_ms = (self._now_ns() - stamp_ns) * 1e-6
-        begun = time.perf_counter()
+        times = self.monitor.begin(stamp_ns, (self.settings.frame_id,), captured=True)
         stamp, picture = to_stamp(stamp_ns), frame.pictures['image']
         calibration = (self._calibration or Calibration(*picture.size)).scaled(*picture.size)
         pixels = picture.pixels() if self._topic.wanted else None
         self._topic.publish(pixels, picture.encoding, calibration, stamp)
         self._metadata.publish(frame, stamp)
-        self.monitor.published(
-            stamp_ns, capture=age_ms, publish=milliseconds(begun, time.perf_counter())
-        )
+        times.mark('publish')
+        self.monitor.published(times)
 
 
 def make() -> CsiCamera:

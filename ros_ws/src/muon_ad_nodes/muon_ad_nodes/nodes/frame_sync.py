@@ -24,6 +24,7 @@ from sensor_msgs.msg import Image
 
 from muon_ad.sync import MatchedSet
 from muon_ad.sync import Synchronizer
+from muon_ad_msgs.msg import DropReason
 from muon_ad_msgs.msg import SyncStatus
 from muon_ad_msgs.msg import SyncStream
 from muon_ad_msgs.msg import TaskStatus
@@ -39,6 +40,9 @@ from muon_ad_nodes.parts.stages import WINDOW_FRAMES
 STATUS_PERIOD_S = 1.0
 SILENCE_S = 2.0         # without images of a stream, before the status says so
 MOST_STREAMS = 8
+
+PUSHED_OUT = 'pushed out of a full queue'
+BAD_STAMP = 'stamp is zero, the one before, or earlier'
 
 # Here a lost image costs its partners as well, so a few may wait while others are handled.
 EVERY = QoSProfile(
@@ -182,8 +186,14 @@ class FrameSync(SuiteNode):
             return
         counts = [self._synchronizer.counts(name) for name in self._streams]
         status.received += sum(each.received for each in counts)
-        status.dropped_newer = sum(each.queue_full for each in counts)
-        status.dropped_invalid += sum(each.invalid for each in counts)
+        pushed_out = sum(each.queue_full for each in counts)
+        invalid = sum(each.invalid for each in counts)
+        status.dropped_newer = pushed_out
+        status.dropped_invalid += invalid
+        status.drops += [
+            DropReason(reason=reason, frames=frames)
+            for reason, frames in ((PUSHED_OUT, pushed_out), (BAD_STAMP, invalid)) if frames
+        ]
         said = {
             'unmatched (%)': f'{self._unmatched_percent():.2f}',
             'without partner': sum(each.no_partner for each in counts),
@@ -245,10 +255,10 @@ class FrameSync(SuiteNode):
                     stream.infos.publish(with_stamp(stream.info, matched.stamp))
                 stream.skews.append(abs(matched.stamps[name] - matched.stamp) * 1e-6)
             self._skews.append(matched.skew * 1e-6)
-            complete = max(arrival.at for arrival in matched.messages.values())
-            self.monitor.published(
-                matched.stamp, decide=(time.monotonic() - complete) * 1e3
-            )
+            complete_s = max(arrival.at for arrival in matched.messages.values())
+            times = self.monitor.begin(matched.stamp, at_ns=round(complete_s * 1e9))
+            times.mark('decide')
+            self.monitor.published(times)
 
     def _publish_sync_status(self) -> None:
         status = SyncStatus()

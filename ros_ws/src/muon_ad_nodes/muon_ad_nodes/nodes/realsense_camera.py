@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +34,6 @@ from muon_ad_nodes.parts.realsense_simulated import SimulatedCamera
 from muon_ad_nodes.parts.source import Frame
 from muon_ad_nodes.parts.source import Source
 from muon_ad_nodes.parts.source import SourceError
-from muon_ad_nodes.parts.stamps import milliseconds
 from muon_ad_nodes.parts.stamps import to_stamp
 from muon_ad_nodes.parts.transforms import ExtrinsicsPublisher
 
@@ -230,26 +228,24 @@ class RealSenseCamera(SuiteNode):
 
     def _publish(self, frame: Frame, stamp_ns: int) -> None:
         stamp = to_stamp(stamp_ns)
-        age_ms = (self._now_ns() - stamp_ns) * 1e-6
+        frame_ids = tuple(
+            self._frame_id(name) for name in ('color', 'depth') if name in frame.pictures
+        )
+        times = self.monitor.begin(stamp_ns, frame_ids, captured=True)
         self._describe_geometry(stamp)
-        begun = time.perf_counter()
         pictures = {name: frame.pictures[name] for name in self._topics if name in frame.pictures}
         pixels = {
             name: picture.pixels()
             for name, picture in pictures.items() if self._topics[name].wanted
         }
-        prepared = time.perf_counter()
+        times.mark('preprocess')
         for name, picture in pictures.items():
             calibration = self._capture.calibration(name)
             self._topics[name].publish(pixels.get(name), picture.encoding, calibration, stamp)
         for topic in self._metadata:
             topic.publish(frame, stamp)
-        self.monitor.published(
-            stamp_ns,
-            capture=age_ms,
-            preprocess=milliseconds(begun, prepared),
-            publish=milliseconds(prepared, time.perf_counter()),
-        )
+        times.mark('publish')
+        self.monitor.published(times)
 
     def _describe_geometry(self, stamp: Time) -> None:
         """Publish the extrinsics with the first frame, and when the camera came back with others.

@@ -398,9 +398,11 @@ def _values(status: TaskStatus | None) -> list[tuple[str, str]]:
         ('model', ' '.join(filter(None, (status.model, status.variant, status.style)))),
         ('execution provider', status.execution_provider),
     ]
+    values += [(f'dropped: {drop.reason}', str(drop.frames)) for drop in status.drops]
     for stage in status.stages:
-        values.append((f'{stage.name} p50 (ms)', f'{stage.p50_ms:.1f}'))
-        values.append((f'{stage.name} p99 (ms)', f'{stage.p99_ms:.1f}'))
+        for percentile in ('p50', 'p95', 'p99'):
+            value_ms = getattr(stage, f'{percentile}_ms')
+            values.append((f'{stage.name} {percentile} (ms)', f'{value_ms:.1f}'))
     return [(key, value) for key, value in values if value]
 
 

@@ -1,7 +1,6 @@
 """A network at work on the newest frame of `image_raw`, in a thread of its own."""
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,14 +11,17 @@ from sensor_msgs.msg import Image
 from muon_ad.images import ImageError
 from muon_ad.images import to_rgb
 from muon_ad.runtime.engine import EngineError
+from muon_ad_nodes.parts.frame_times import FrameTimes
 from muon_ad_nodes.parts.image_input import as_image
 from muon_ad_nodes.parts.image_input import subscribe_images
 from muon_ad_nodes.parts.lifecycle import SuiteNode
 from muon_ad_nodes.parts.mailbox import Mailbox
-from muon_ad_nodes.parts.stamps import milliseconds
 from muon_ad_nodes.parts.stamps import nanoseconds
 
 Result = TypeVar('Result')
+
+REPLACED = 'replaced by a newer frame'
+STOPPED = 'left when the task stopped'
 
 
 class FrameTask:
@@ -28,7 +30,9 @@ class FrameTask:
     `infer(rgb uint8 [H, W, 3], age_ms)` runs the network on a frame of that age, and
     `publish(message, result)` sends what it found for that Image. The executor stays free for
     services and parameters meanwhile. Frames that cannot be used are counted and logged by the
-    node; any other exception is a defect and ends the process through `node.fail`.
+    node; any other exception is a defect and ends the process through `node.fail`. The stages of a
+    frame: capture, until the executor hands it to us; wait, in the mailbox; preprocess, infer and
+    publish.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class FrameTask:
         self._node = node
         self._infer = infer
         self._publish = publish
-        self._mailbox: Mailbox[Image | CompressedImage] | None = None
+        self._mailbox: Mailbox[tuple[Image | CompressedImage, FrameTimes]] | None = None
         self._thread: threading.Thread | None = None
         self._subscription = subscribe_images(node, 'image_raw', transport, self._on_image)
 
@@ -55,8 +59,8 @@ class FrameTask:
         """Cease, after the frame in work; frames that come in are ignored from now on."""
         if self._mailbox is None:
             return
-        if self._mailbox.close():
-            self._node.monitor.dropped_newer()      # none newer came, but it is not worked on
+        if (left := self._mailbox.close()) is not None:
+            self._drop(left, STOPPED)
         self._mailbox = None
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -70,35 +74,37 @@ class FrameTask:
         mailbox = self._mailbox
         if mailbox is None:
             return
-        self._node.monitor.received()
-        if mailbox.put(message):
-            self._node.monitor.dropped_newer()
+        monitor, header = self._node.monitor, message.header
+        monitor.received()
+        frame = message, monitor.begin(nanoseconds(header.stamp), (header.frame_id,))
+        if (lost := mailbox.put(frame)) is not None:
+            self._drop(lost, STOPPED if lost is frame else REPLACED)
 
-    def _run(self, mailbox: Mailbox[Image | CompressedImage]) -> None:
-        while (message := mailbox.take()) is not None:
+    def _drop(self, frame: tuple[Image | CompressedImage, FrameTimes], reason: str) -> None:
+        _, times = frame
+        times.mark('wait')
+        self._node.monitor.dropped_newer(reason, times)
+
+    def _run(self, mailbox: Mailbox[tuple[Image | CompressedImage, FrameTimes]]) -> None:
+        while (frame := mailbox.take()) is not None:
+            message, times = frame
+            times.mark('wait')
             try:
                 with self._node.monitor.working(), self._node.in_budget():
-                    self._work(message)
+                    self._work(message, times)
             except (ImageError, EngineError) as error:
-                self._node.drop_invalid(str(error))
+                times.mark('refuse')
+                self._node.drop_invalid(str(error), times)
             except Exception as error:  # noqa: BLE001 - reported by the node, which then ends
                 self._node.fail(error)
                 return
 
-    def _work(self, message: Image | CompressedImage) -> None:
-        stamp = nanoseconds(message.header.stamp)
-        age_ms = (self._node.get_clock().now().nanoseconds - stamp) * 1e-6
-        begun = time.perf_counter()
+    def _work(self, message: Image | CompressedImage, times: FrameTimes) -> None:
         image = as_image(message)
         rgb = to_rgb(image)
-        prepared = time.perf_counter()
-        result = self._infer(rgb, age_ms + milliseconds(begun, prepared))
-        inferred = time.perf_counter()
+        times.mark('preprocess')
+        result = self._infer(rgb, times.stages_ms()['total'])
+        times.mark('infer')
         self._publish(image, result)
-        self._node.monitor.published(
-            stamp,
-            capture=age_ms,
-            preprocess=milliseconds(begun, prepared),
-            infer=milliseconds(prepared, inferred),
-            publish=milliseconds(inferred, time.perf_counter()),
-        )
+        times.mark('publish')
+        self._node.monitor.published(times)

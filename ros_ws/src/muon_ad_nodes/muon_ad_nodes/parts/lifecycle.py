@@ -22,12 +22,14 @@ from muon_ad_nodes.parts import qos
 from muon_ad_nodes.parts import realtime
 from muon_ad_nodes.parts.budget import Budget
 from muon_ad_nodes.parts.budget_guard import BudgetGuard
+from muon_ad_nodes.parts.frame_times import FrameTimes
 from muon_ad_nodes.parts.parameters import declare
 from muon_ad_nodes.parts.parameters import Parameter
 from muon_ad_nodes.parts.parameters import ParameterError
 from muon_ad_nodes.parts.parameters import read
 from muon_ad_nodes.parts.parameters import validate
 from muon_ad_nodes.parts.stages import TaskMonitor
+from muon_ad_nodes.parts.trace_topic import TraceTopic
 
 STATUS_PERIOD_S = 1.0
 # States in which the executor is in a transition, and the status silent.
@@ -102,7 +104,8 @@ class SuiteNode(LifecycleNode):
     at configure.
 
     Publishes `~/status` (muon_ad_msgs/TaskStatus, latched) every second in every state, and when
-    a transition begins (state configuring, activating, deactivating, cleaningup) and ends.
+    a transition begins (state configuring, activating, deactivating, cleaningup) and ends; and
+    `~/trace` (muon_ad_msgs/FrameTrace), the way of each frame, while somebody subscribes.
     """
 
     def __init__(self, name: str, parameters: Iterable[Parameter]) -> None:
@@ -110,7 +113,10 @@ class SuiteNode(LifecycleNode):
         self._declarations = (*parameters, *COMMON)
         self._bad_overrides = declare(self, self._declarations)
         self.settings: SimpleNamespace | None = None
-        self.monitor = TaskMonitor(lambda: self.get_clock().now().nanoseconds)
+        self._trace = TraceTopic(self)
+        self.monitor = TaskMonitor(
+            lambda: self.get_clock().now().nanoseconds, self._trace.publish
+        )
         self._state = 'unconfigured'
         self._message = ''
         self._refused = realtime.refused()
@@ -165,9 +171,9 @@ class SuiteNode(LifecycleNode):
             self._message = text
             self.publish_status()
 
-    def drop_invalid(self, reason: str) -> None:
+    def drop_invalid(self, reason: str, times: FrameTimes | None = None) -> None:
         """Count a refused frame, and log its reason the first time it occurs."""
-        self.monitor.dropped_invalid()
+        self.monitor.dropped_invalid(reason, times)
         self.warn_once(f'frame dropped: {reason} (counted in ~/status)')
 
     def warn_once(self, text: str) -> None:

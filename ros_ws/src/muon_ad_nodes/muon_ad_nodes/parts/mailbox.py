@@ -11,7 +11,7 @@ class Mailbox(Generic[T]):
     """Hands the newest item from one thread to another.
 
     A consumer that is slower than its producer works on fresh items only: its lag never grows
-    beyond one item. Nothing is lost unseen: `put` and `close` say so.
+    beyond one item. Nothing is lost unseen: `put` and `close` return it.
     """
 
     def __init__(self) -> None:
@@ -19,14 +19,12 @@ class Mailbox(Generic[T]):
         self._item: T | None = None
         self._closed = False
 
-    def put(self, item: T) -> bool:
-        """Store `item`; return whether one is lost: that which it replaced, or itself once closed.
-        """
+    def put(self, item: T) -> T | None:
+        """Store `item`; return what is lost: that which it replaced, or itself once closed."""
         with self._condition:
             if self._closed:
-                return True
-            replaced = self._item is not None
-            self._item = item
+                return item
+            replaced, self._item = self._item, item
             self._condition.notify()
             return replaced
 
@@ -45,11 +43,10 @@ class Mailbox(Generic[T]):
         with self._condition:
             return self._closed
 
-    def close(self) -> bool:
-        """End every `take`, present and future, with None; return whether an item was left."""
+    def close(self) -> T | None:
+        """End every `take`, present and future, with None; return the item that was left."""
         with self._condition:
-            left = self._item is not None
+            left, self._item = self._item, None
             self._closed = True
-            self._item = None
             self._condition.notify_all()
             return left

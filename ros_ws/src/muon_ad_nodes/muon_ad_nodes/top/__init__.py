@@ -1,0 +1,1 @@
+"""`muon-ad top`: what the tasks on the graph do, live."""
