@@ -38,7 +38,7 @@ class Slow(SuiteNode):
     def teardown(self) -> None:
         self.task.destroy()
 
-    def _infer(self, rgb: np.ndarray) -> None:
+    def _infer(self, rgb: np.ndarray, _age_ms: float) -> None:
         self.began.set()
         assert self.release.wait(PATIENCE_S)
 
