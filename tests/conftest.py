@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,10 @@ for package in ('muon_ad', 'muon_ad_nodes'):
 # Set before rclpy is imported: test runs on one machine must not hear each other. Ports of domains
 # above 101 are among those that the system gives to anyone.
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 101))
+
+# A shell without job control has what it starts in the background ignore it, and all their children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # HYPOTHESIS_PROFILE=long takes minutes a test, for a search by hand (tests/fuzz). A slow machine
 # is no error, and a folder of the test's own may serve all its examples.
