@@ -28,7 +28,7 @@ for package in ('muon_ad', 'muon_ad_nodes'):
 # above 101 are among those that the system gives to anyone.
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 101))
 
-# A shell without job control has what it starts in the background ignore it, and all their children.
+# What a shell without job control starts in the background ignores it, and so do its children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
