@@ -32,6 +32,7 @@ from muon_ad_nodes.parts.stamps import milliseconds
 
 Result = TypeVar('Result')
 
+
 def lod_parameters(plain: float, rich: float) -> tuple[Parameter, ...]:
     """Return the parameters of a node that can choose; `plain` and `rich` as in LodSettings."""
     return (
