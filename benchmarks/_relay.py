@@ -114,7 +114,7 @@ def read_plainly(message: Image) -> np.ndarray:
 
 def run_suite() -> SuiteRelay:
     """Run the relay until the standard input ends, with the memory settings of the nodes."""
-    realtime.start('relay')
+    realtime.start('relay', 'relay')
     with spinning(SuiteRelay) as node:
         node.trigger_configure()
         node.trigger_activate()

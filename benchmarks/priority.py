@@ -1,7 +1,7 @@
 """Claim: in its real-time class, style transfer is on time whatever else the machine does.
 
 A camera (640x480 at 30 Hz), style transfer (320x240, two threads) and the detector (one thread) as
-nodes of the suite, beside as many processes as there are cores that do nothing but burn them. One
+nodes of the suite, beside two processes a core (`--burners`) that do nothing but burn it. One
 set of processes lives through all of it; from outside they are switched between
 
   other     everything SCHED_OTHER, as without the suite's classes
@@ -166,10 +166,15 @@ def compare(rounds: dict[str, list[dict]]) -> dict[str, dict]:
 
 def main() -> None:
     """Measure, show and write."""
-    chosen = parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument(
+        '--burners', type=int, default=2, metavar='N',
+        help='processes a core that burn it (default: %(default)d)',
+    )
+    chosen = options.parse_args()
     rounds, phases = (1, 1) if chosen.quick else (5, 2)
-    cores = len(os.sched_getaffinity(0))
-    with burning(cores) as burners, graph() as made:
+    count = chosen.burners * len(os.sched_getaffinity(0))
+    with burning(count) as burners, graph() as made:
         scene = Scene(made, burners)
         if not permitted():
             console.print('no permission for real-time classes: nothing to compare')
@@ -190,7 +195,7 @@ def main() -> None:
     draw('priority', distribution('Age of stylised frames on arrival', pooled))
     settings = {
         'rounds': rounds, 'phases': phases, 'phase_s': PHASE_S, 'quick': chosen.quick,
-        'deadline_ms': DEADLINE_MS, 'burners': cores,
+        'deadline_ms': DEADLINE_MS, 'burners': count,
     }
     finish('priority', filled, compare(by_round), summary, settings=settings)
 
