@@ -231,6 +231,15 @@ class Graph:
         goal = self._other.monitor.frames + images
         self.bench.wait(lambda: self._other.monitor.frames >= goal, 'images of the other camera')
 
+    def look_until_silent(self, names: list[str], images: int) -> None:
+        """Look anew, until a look sees no result of these stages: what was on its way is over."""
+        deadline = time.monotonic() + PATIENCE_S
+        self.look(images)
+        while loud := [name for name in names if self.stages[name].results]:
+            if time.monotonic() > deadline:
+                pytest.fail(f'results for {PATIENCE_S:g} s still: {loud}')
+            self.look(images)
+
     def close(self) -> None:
         """End the nodes; once they have stopped, no image may be unaccounted for."""
         lost = {}

@@ -213,7 +213,8 @@ def test_what_a_fault_shows_and_how_results_come_back(graphs, failing, case, fau
     try:
         graph.bench.wait(lambda: graph.plan.counts[kind] > before, f'{case.fault} to begin')
         graph.look(10)      # so that what was on its way is over by the next look
-        graph.look(10)
+        silent = [name for name, sight in case.sights.items() if sight in (PAUSES, REFUSES)]
+        graph.look_until_silent(silent, 10)
         for name, sight in case.sights.items():
             graph.stages[name].wait(sight.seen, f'{name}: {sight.words}')
     finally:
