@@ -8,6 +8,7 @@ from types import FrameType
 
 # command: (module with add_arguments and run, help). Nested commands are written with a space.
 COMMANDS = {
+    'train': ('muon_ad.train.plan', 'show the plan of a training: --plan'),
     'train style': ('muon_ad.train.style', 'train the streaming style network'),
     'train detector': ('muon_ad.train.detector', 'train the object detector'),
     'evaluate style': ('muon_ad.metrics.style_report', 'judge a style package on photographs'),
