@@ -1,4 +1,4 @@
-"""What attention distillation needs of a network: latents of a picture, and attention over them."""
+"""What attention distillation needs of a network: latents of a picture, attention over them."""
 
 from collections.abc import Callable
 from collections.abc import Sequence

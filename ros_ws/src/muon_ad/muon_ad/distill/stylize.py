@@ -26,14 +26,16 @@ class Progress:
     """Where a stylisation is after `step` of `steps`.
 
     The losses are those last computed: a step with a predicted gradient computes none.
-    `preview()` decodes the picture so far, only when called; None between previews.
+    `preview()` decodes the picture so far, uint8, when called; `preview_due` at every
+    `settings.preview_every` steps and the last.
     """
 
     step: int
     steps: int
     style_loss: float
     content_loss: float
-    preview: Callable[[], np.ndarray] | None
+    preview: Callable[[], np.ndarray]
+    preview_due: bool
 
 
 @dataclass(frozen=True)
