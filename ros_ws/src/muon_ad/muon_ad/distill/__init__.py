@@ -1,0 +1,1 @@
+"""Attention distillation: styles a picture by optimising its latents (arXiv 2502.20235)."""
