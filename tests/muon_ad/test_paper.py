@@ -25,12 +25,12 @@ def defined(file: Path) -> set[str]:
     return {node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
 
 
-def test_the_document_names_enough_to_be_checked() -> None:
+def test_the_document_names_enough_to_be_checked():
     assert len(named()) > 15
 
 
 @pytest.mark.parametrize('name', named())
-def test_what_the_document_names_is_there(name: str) -> None:
+def test_what_the_document_names_is_there(name):
     path = PACKAGE.joinpath(*name.split('.'))
     if path.is_dir() or path.with_suffix('.py').is_file():
         return
@@ -38,5 +38,5 @@ def test_what_the_document_names_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize('script', sorted(set(re.findall(r'`(benchmarks/\w+\.py)`', TEXT))))
-def test_the_scripts_are_there(script: str) -> None:
+def test_the_scripts_are_there(script):
     assert (ROOT / script).is_file(), f'docs/paper.md names {script}'
