@@ -18,11 +18,15 @@ LEVELS = ('relu1_1', 'relu2_1', 'relu3_1', 'relu4_1')
 class FeatureEncoder(ModelMixin, ConfigMixin):
     """Picture to features at four levels, each half as large as the one before.
 
-    `channels` are those of the levels; between two levels lies one more convolution.
+    `channels` are those of the levels; between two levels lies one more convolution. `scales`
+    says how large the features of each level usually are, for those who compare levels.
     """
 
     @register_to_config
-    def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 64, 128)) -> None:
+    def __init__(
+        self, channels: tuple[int, int, int, int] = (16, 32, 64, 128),
+        scales: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
+    ) -> None:
         super().__init__()
         inputs = (3, *channels[:-1])
         self.enter = nn.ModuleList(

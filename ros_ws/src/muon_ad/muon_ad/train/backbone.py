@@ -16,6 +16,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from muon_ad.distill.folders import load_autoencoder
+from muon_ad.networks.feature_encoder import FeatureEncoder
 from muon_ad.optim.muon import Muon
 from muon_ad.optim.split import split_parameters
 from muon_ad.styles.draw import draw
@@ -23,7 +25,6 @@ from muon_ad.styles.draw import STYLES
 from muon_ad.train.backbone_parts import AutoencoderPart
 from muon_ad.train.backbone_parts import DenoiserPart
 from muon_ad.train.backbone_parts import EncoderPart
-from muon_ad.train.backbone_parts import total
 from muon_ad.train.checkpoint import CHECKPOINT
 from muon_ad.train.checkpoint import load_checkpoint
 from muon_ad.train.images import load_images
@@ -78,14 +79,15 @@ class Learning:
         for group in self.optimizer.param_groups:
             group['lr'] = rate
         losses = self.part.losses(self.batch(rng), generator)
-        loss = total(losses)
-        check_finite(float(loss), self.step)
+        loss = torch.stack(list(losses.values())).sum()
+        check_finite(loss.item(), self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.average.update_parameters(self.part.net)
         self.step += 1
-        return {'rate': rate, 'total': float(loss), **{n: float(v) for n, v in losses.items()}}
+        values = {name: value.item() for name, value in losses.items()}
+        return {'rate': rate, 'total': loss.item(), **values}
 
     def _rate(self) -> float:
         """A short rise, constant, a cosine to a fiftieth over the last two fifths."""
@@ -170,9 +172,9 @@ def make_part(name: str, features: nn.Module, backbone: Path) -> nn.Module:
     if name == 'encoder':
         return EncoderPart(features)
     if not (backbone / 'vae' / 'config.json').is_file():
-        raise ValueError(f'{backbone / "vae"}: no autoencoder; the denoiser learns on its latents: '
+        raise ValueError(f'{backbone / "vae"}: no autoencoder, on whose latents to learn: '
                          'run `muon-ad train backbone autoencoder` with the same --out first')
-    return DenoiserPart(AutoencoderTiny.from_pretrained(backbone / 'vae'), features)
+    return DenoiserPart(load_autoencoder(backbone, torch.device('cpu')), features)
 
 
 def export(name: str, learning: Learning, folder: Path) -> None:
@@ -181,8 +183,12 @@ def export(name: str, learning: Learning, folder: Path) -> None:
     if name == 'autoencoder':
         # Unit variance for the denoiser, whatever the training came to.
         net.register_to_config(scaling_factor=_latent_scale(net, learning))
+    elif name == 'encoder':
+        net.register_to_config(scales=_feature_scales(net, learning))
     target = {'autoencoder': 'vae', 'denoiser': 'unet', 'encoder': 'encoder'}[name]
     net.half().save_pretrained(folder / target)
+    if name == 'autoencoder':
+        _forget(folder / target / 'config.json', 'block_out_channels')
     if name == 'denoiser':
         learning.part.scheduler.save_pretrained(folder / 'scheduler')
         index = {'_class_name': 'LatentDiffusion', 'vae': ['diffusers', 'AutoencoderTiny'],
@@ -191,9 +197,26 @@ def export(name: str, learning: Learning, folder: Path) -> None:
         (folder / 'model_index.json').write_text(json.dumps(index, indent=2) + '\n')
 
 
+def _forget(config: Path, field: str) -> None:
+    """Remove a field that diffusers writes for this class, and warns of when it reads it."""
+    fields = json.loads(config.read_text())
+    del fields[field]
+    config.write_text(json.dumps(fields, indent=2) + '\n')
+
+
 @torch.no_grad()
 def _latent_scale(net: AutoencoderTiny, learning: Learning) -> float:
-    """Return one over the standard deviation of the latents of 64 crops."""
+    """Return one over the standard deviation of latents."""
+    return round(1 / float(net.encode(_crops(learning) * 2 - 1).latents.std()), 4)
+
+
+@torch.no_grad()
+def _feature_scales(net: FeatureEncoder, learning: Learning) -> list[float]:
+    """Return the root mean square of the features of each level."""
+    return [round(float(level.square().mean().sqrt()), 4) for level in net(_crops(learning))]
+
+
+def _crops(learning: Learning, count: int = 64) -> torch.Tensor:
     rng = np.random.default_rng(0)
-    images = torch.cat([learning.batch(rng) for _ in range(math.ceil(64 / learning.recipe.batch))])
-    return round(1 / float(net.encode(images * 2 - 1).latents.std()), 4)
+    batches = math.ceil(count / learning.recipe.batch)
+    return torch.cat([learning.batch(rng) for _ in range(batches)])

@@ -9,7 +9,6 @@
 - The feature encoder imitates a VGG level by level.
 """
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 
 import torch
@@ -20,9 +19,11 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from muon_ad.networks.feature_encoder import FeatureEncoder
+from muon_ad.networks.feature_encoder import LEVELS
 
 LATENT_CHANNELS = 8     # at a quarter of the size: a sixth of the picture's numbers
 PROMPT_WIDTH = 16
+FEATURE_CHANNELS = (16, 32, 64, 128)    # of the VGG that is imitated
 LATENT_NOISE = 0.1      # standard deviation, beside latents of about 1
 TRAIN_TIMESTEPS = 1000
 # Blocks whose features are likened to a level of the VGG, with the number of that level.
@@ -117,7 +118,8 @@ class DenoiserPart(nn.Module):
         """Return the weighted losses of pictures [N, 3, H, W] in 0..1."""
         autoencoder, features = self._frozen
         with torch.no_grad():
-            latents = autoencoder.encode(images * 2 - 1).latents * autoencoder.config.scaling_factor
+            latents = autoencoder.encode(images * 2 - 1).latents
+            latents = latents * autoencoder.config.scaling_factor
             wanted = features(images)
         noise = torch.randn(latents.shape, generator=generator)
         times = torch.randint(TRAIN_TIMESTEPS, (len(images),), generator=generator)
@@ -139,7 +141,7 @@ class DenoiserPart(nn.Module):
 class EncoderPart(nn.Module):
     """Learns the features of a VGG, level by level."""
 
-    COLUMNS = LEVEL_COLUMNS = ('relu1_1', 'relu2_1', 'relu3_1', 'relu4_1')
+    COLUMNS = LEVELS
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
@@ -155,15 +157,7 @@ class EncoderPart(nn.Module):
                 for name, a, b in zip(self.COLUMNS, found, wanted, strict=True)}
 
 
-FEATURE_CHANNELS = (16, 32, 64, 128)
-
-
 def _relative(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
     parts = [(a - b).abs().mean() / b.abs().mean().clamp_min(1e-6)
              for a, b in zip(found, wanted, strict=True)]
     return torch.stack(parts).mean()
-
-
-def total(losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return the sum of the losses."""
-    return torch.stack(list(losses.values())).sum()
