@@ -99,6 +99,11 @@ def rms(latents: Tensor) -> Tensor:
 
 def unit_step(update: Tensor, steps: int = 5) -> Tensor:
     """Return an update [B, C, H, W], orthogonalised sample by sample, with an RMS of one each."""
-    flat = orthogonalise(update.flatten(2), steps).reshape(update.shape)
-    size = rms(flat)
-    return torch.where(size > 0, flat / size.clamp_min(torch.finfo(flat.dtype).tiny), flat)
+    # Of one size before as well: the gradients of a loss that is a mean may be tiny.
+    unit = _unit(update)
+    return _unit(orthogonalise(unit.flatten(2), steps).reshape(update.shape))
+
+
+def _unit(latents: Tensor) -> Tensor:
+    size = rms(latents)
+    return torch.where(size > 0, latents / size.clamp_min(torch.finfo(size.dtype).tiny), latents)
