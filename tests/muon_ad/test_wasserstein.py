@@ -41,7 +41,8 @@ def test_the_order_of_points_and_of_clouds_does_not_count(count, others):
     one, other, lines = cloud(1, count), cloud(2, others), directions()
     distance = float(sliced_wasserstein(one, other, lines))
     assert float(sliced_wasserstein(other, one, lines)) == pytest.approx(distance, rel=1e-6)
-    assert float(sliced_wasserstein(one.flip(0), other, lines)) == pytest.approx(distance, rel=1e-5)
+    turned = float(sliced_wasserstein(one.flip(0), other, lines))
+    assert turned == pytest.approx(distance, rel=1e-5)
     assert float(sliced_wasserstein(one, one.flip(0), lines)) == 0
 
 
