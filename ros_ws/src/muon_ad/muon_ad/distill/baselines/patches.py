@@ -17,7 +17,7 @@ from muon_ad.metrics.wasserstein import quantiles
 from muon_ad.metrics.wasserstein import random_directions
 
 _LUMINANCE = (0.299, 0.587, 0.114)
-_CONTENT_CELLS = 24     # along the shorter side: light and dark, but no edge of a patch
+_CONTENT_SIDE = 32     # pixels of the shorter side: what is light and dark, but no brush stroke
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class PatchMatching:
             filters = self._filters(generator)
             loss = F.l1_loss(self._projected(picture, filters, generator),
                              self._projected(target, filters, generator))
-            loss = loss + self.content_weight * F.l1_loss(_tones(picture), _tones(scene))
+            loss = loss + self.content_weight * F.mse_loss(_tones(picture), _tones(scene))
             loss.backward()
             optimizer.step()
         return picture.detach().clamp(0, 1)
@@ -102,7 +102,6 @@ def _raised(picture: torch.Tensor, coarser: torch.Tensor, scene: torch.Tensor) -
 
 
 def _tones(image: torch.Tensor) -> torch.Tensor:
-    """Return the luminance, averaged over cells."""
+    """Return the luminance in few pixels, less its mean and over its spread."""
     grey = (image * image.new_tensor(_LUMINANCE).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    scale = _CONTENT_CELLS / min(image.shape[2:])
-    return F.adaptive_avg_pool2d(grey, [max(1, round(side * scale)) for side in image.shape[2:]])
+    return F.instance_norm(_scaled(grey, min(1.0, _CONTENT_SIDE / min(image.shape[2:]))), eps=1e-4)
