@@ -1,4 +1,4 @@
-"""Weights in the files of the distilled VGG-19 that hand the picture through, in three channels."""
+"""Weights in the files of the distilled VGG-19 that hand three channels of the picture through."""
 
 from pathlib import Path
 

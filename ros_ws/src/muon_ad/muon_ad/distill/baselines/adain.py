@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from muon_ad.distill.baselines.tensors import to_picture
-from muon_ad.distill.baselines.tensors import to_tensor
+from muon_ad.distill.baselines.picture import from_picture
+from muon_ad.distill.baselines.picture import to_picture
 from muon_ad.networks.vgg import Codec
 
 LEVEL = 4
@@ -49,8 +49,8 @@ class AdaIN:
 
     def __call__(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
         """Stylise: see Stylizer."""
-        image = to_tensor(content, 'content')
+        image = from_picture('content', content)
         features = self.codec.encode(image)
-        aligned = align_statistics(features, self.codec.encode(to_tensor(style, 'style')))
+        aligned = align_statistics(features, self.codec.encode(from_picture('style', style)))
         mixed = torch.lerp(features, aligned, self.strength)
         return to_picture(self.codec.decode(mixed, content.shape[:2]))

@@ -6,15 +6,16 @@ diffusion models for style transfer" (StyleID, arXiv:2312.09008), section 4.
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from muon_ad.distill.backbone import Backbone
 from muon_ad.distill.backbone import BackboneError
 from muon_ad.distill.baselines.adain import align_statistics
-from muon_ad.distill.baselines.tensors import to_picture
-from muon_ad.distill.baselines.tensors import to_tensor
+from muon_ad.distill.baselines.picture import from_picture
+from muon_ad.distill.baselines.picture import to_picture
+from muon_ad.distill.pixels import working_size
 
 LAST_LAYERS = 6
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -52,14 +53,13 @@ class Injection:
             inject = _Injector(scene[timestep], pattern[timestep], self.gamma, self.temperature)
             prediction = self.backbone.denoise(latents, timestep, inject)
             latents = self.backbone.step(latents, prediction, timestep, target)
-        picture = to_picture(self.backbone.decode(latents))
-        return cv2.resize(picture, content.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return to_picture(_resized(self.backbone.decode(latents), content.shape[:2]))
 
     def _inverted(
         self, picture: np.ndarray, name: str, timesteps: list[int | float],
     ) -> tuple[torch.Tensor, dict[int | float, dict[str, Triple]]]:
         """Return a picture's latents at the noisiest time-step, and its attention at each."""
-        latents = self.backbone.encode(to_tensor(self._fitted(picture), name))
+        latents = self.backbone.encode(self._fitted(picture, name))
         layers = self.layers or self.backbone.layers[-LAST_LAYERS:]
         found = {}
         rising = timesteps[::-1]
@@ -70,11 +70,15 @@ class Injection:
             found[timestep] = recorder.seen
         return latents, found
 
-    def _fitted(self, picture: np.ndarray) -> np.ndarray:
-        """Return the picture with sides as the backbone takes them."""
-        step = self.backbone.multiple
-        size = [max(1, round(side / step)) * step for side in picture.shape[1::-1]]
-        return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    def _fitted(self, picture: np.ndarray, name: str) -> torch.Tensor:
+        """Return the picture as a tensor, with sides as the backbone takes them."""
+        size = working_size(*picture.shape[:2], self.backbone.multiple)
+        return _resized(from_picture(name, picture), size).to(self.backbone.device)
+
+
+def _resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    resized = F.interpolate(image, size, mode='bicubic', antialias=True, align_corners=False)
+    return resized.clamp(0, 1)
 
 
 class _Recorder:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from muon_ad.distill.baselines.tensors import to_picture
-from muon_ad.distill.baselines.tensors import to_tensor
+from muon_ad.distill.baselines.picture import from_picture
+from muon_ad.distill.baselines.picture import to_picture
 from muon_ad.metrics.wasserstein import quantiles
 from muon_ad.metrics.wasserstein import random_directions
 
@@ -41,7 +41,7 @@ class PatchMatching:
 
     def __call__(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
         """Stylise: see Stylizer."""
-        whole, pattern = to_tensor(content, 'content'), to_tensor(style, 'style')
+        whole, pattern = from_picture('content', content), from_picture('style', style)
         generator = torch.Generator().manual_seed(self.seed)
         picture, coarser = None, None
         for factor in self._factors(min(*content.shape[:2], *style.shape[:2])):

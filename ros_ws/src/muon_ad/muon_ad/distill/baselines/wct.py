@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from muon_ad.distill.baselines.tensors import to_picture
-from muon_ad.distill.baselines.tensors import to_tensor
+from muon_ad.distill.baselines.picture import from_picture
+from muon_ad.distill.baselines.picture import to_picture
 from muon_ad.networks.vgg import Codec
 from muon_ad.networks.vgg import LEVELS
 
@@ -54,7 +54,7 @@ class WCT:
 
     def __call__(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
         """Stylise: see Stylizer."""
-        image, pattern = to_tensor(content, 'content'), to_tensor(style, 'style')
+        image, pattern = from_picture('content', content), from_picture('style', style)
         for codec in self.codecs:
             features, wanted = codec.encode(image), codec.encode(pattern)
             # The smallest eigenvalues, whose roots are divided by, need the precision.
