@@ -8,7 +8,9 @@ from types import FrameType
 
 # command: (module with add_arguments and run, help). Nested commands are written with a space.
 COMMANDS = {
+    'train': ('muon_ad.train.plan', 'show the plan of a training: --plan'),
     'train style': ('muon_ad.train.style', 'train the streaming style network'),
+    'train backbone': ('muon_ad.train.backbone', 'train the backbone of the quality path'),
     'train detector': ('muon_ad.train.detector', 'train the object detector'),
     'evaluate style': ('muon_ad.metrics.style_report', 'judge a style package on photographs'),
     'export style': ('muon_ad.train.style_export', 'turn a checkpoint into a style package'),

@@ -51,11 +51,18 @@ class Features(nn.Module):
         return found
 
 
-def load_features(path: Path) -> Features:
-    """Load the distilled encoder; raises FeatureError saying where to get it."""
+def load_features(path: Path) -> nn.Module:
+    """Load a frozen feature network: the distilled VGG-19, or the encoder of a backbone.
+
+    `path` is the former's file or the latter's folder, such as models/backbone_tiny/encoder;
+    both map pictures to features at LAYERS. Raises FeatureError saying where to get them.
+    """
+    if path.is_dir():
+        return _load_encoder(path)
     advice = (
         'expected cd_vgg19_small16x_e4.pth of github.com/MingSun-Tse/Collaborative-Distillation '
-        '(PytorchWCT models); give its path with --features'
+        '(PytorchWCT models), or the folder of a feature encoder (models/backbone_tiny/encoder); '
+        'give its path with --features'
     )
     if not path.is_file():
         raise FeatureError(f'{path}: no such file; {advice}')
@@ -63,6 +70,19 @@ def load_features(path: Path) -> Features:
         return Features(torch.load(path, map_location='cpu', weights_only=True))
     except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         raise FeatureError(f'{path}: not these weights ({error!r}); {advice}') from error
+
+
+def _load_encoder(folder: Path) -> nn.Module:
+    # Here, not above: diffusers takes seconds to import, and its weights are one choice of two.
+    from muon_ad.networks.feature_encoder import FeatureEncoder
+
+    try:
+        encoder = FeatureEncoder.from_pretrained(
+            folder, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    except (OSError, ValueError) as error:
+        raise FeatureError(f'{folder}: no feature encoder ({error}); expected config.json and '
+                           'weights such as models/backbone_tiny/encoder has') from error
+    return encoder.eval().requires_grad_(False)
 
 
 def statistics(features: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
