@@ -17,7 +17,7 @@ PAIRS = (('astronaut', 'mosaic'), ('chelsea', 'swirls'), ('coffee', 'ink_wash'),
 
 @dataclass(frozen=True)
 class Pair:
-    """A content and a style picture, uint8 [size, size, 3] RGB; `style_path` is the whole style."""
+    """Content and style, uint8 [size, size, 3] RGB; `style_path` is the file of the style."""
 
     name: str
     content: np.ndarray

@@ -20,6 +20,7 @@ all methods made of them.
 import argparse
 import itertools
 import time
+from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,6 @@ from _common import finish
 from _common import OUT
 from _common import parser
 from _common import ratio
-from _common import ROOT
 from _common import run
 from _common import shown
 from _common import spread
@@ -52,6 +52,7 @@ from _methods import methods
 from _pairs import default_pairs
 from _pairs import given_pairs
 from _pairs import Pair
+from rich.table import Table
 
 from muon_ad.chart import line_chart
 from muon_ad.distill.backbone import Backbone
@@ -82,6 +83,27 @@ class Scope:
 
 
 QUICK = Scope(64, 1, 2, 4, 4, 64, (0.25,), (0.0, 0.5))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all parts work with; `settings` are those of every run but for what is compared."""
+
+    pairs: list[Pair]
+    backbone: Backbone
+    judge: Judge | None
+    scope: Scope
+    settings: Settings
+    chosen: argparse.Namespace
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a part found: tables to show, named ratios, and all figures for the JSON file."""
+
+    tables: list[Table]
+    ratios: dict[str, dict]
+    measured: dict
 
 
 def judge_at(weights: Path) -> Judge | None:
@@ -130,7 +152,7 @@ def _ratios(over: list[Run], under: list[Run]) -> dict[str, dict]:
                                 ('seconds', 'seconds'))}
 
 
-def pareto_table(found: dict[Case, list[Run]], rates: dict[str, float]) -> object:
+def pareto_table(found: dict[Case, list[Run]], rates: dict[str, float]) -> Table:
     """Return the table of all cases."""
     filled = table('AD loss against content loss', 'optimiser, weight', 'lr', 'AD loss',
                    'content loss', 'seconds', 'in conflict')
@@ -193,7 +215,7 @@ def compare_methods(
     return found, pictures
 
 
-def grades_table(title: str, rows: dict[str, dict]) -> object:
+def grades_table(title: str, rows: dict[str, dict]) -> Table:
     """Return a table of `spread`s: a row for each name, a column for each of its figures."""
     columns = list(next(iter(rows.values())))
     filled = table(title, '', *columns)
@@ -233,7 +255,7 @@ def options() -> argparse.Namespace:
                       'default: --weights')
     made.add_argument('--grid', type=Path, default=OUT / 'latents_grid.jpg',
                       help='file for the pictures of all methods')
-    made.add_argument('--only', choices=('optimizers', 'losses', 'gpn', 'methods'), nargs='+',
+    made.add_argument('--only', choices=tuple(PARTS), nargs='+',
                       help='parts to run; default: all')
     return made.parse_args()
 
@@ -243,3 +265,85 @@ def write(path: Path, picture: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     console.print(f'wrote {path}')
+
+
+def optimizers(bench: Bench) -> Part:
+    """Sweep the learning rates, then measure all optimisers at their best."""
+    sweep_settings = replace(bench.settings, steps=bench.scope.swept)
+    sweep = swept(bench.pairs[0], bench.backbone, sweep_settings, RATES)
+    rates = best(sweep)
+    found = pareto(bench.pairs, bench.backbone, bench.settings, rates, bench.scope.weights,
+                   CONFLICTS)
+    write(OUT / 'latents_pareto.png', pareto_chart(found))
+    tried = table(f'Sum of losses after {sweep_settings.steps} steps', 'optimiser',
+                  *(f'lr {rate:g}' for rate in RATES))
+    for name, losses in sweep.items():
+        tried.add_row(name, *(f'{losses[rate]:.4f}' for rate in RATES))
+    cases = {str(case): [{'style': each.style, 'content': each.content, 'seconds': each.seconds,
+                          'conflict_rate': each.conflict_rate} for each in runs]
+             for case, runs in found.items()}
+    return Part([tried, pareto_table(found, rates)], optimizer_ratios(found),
+                {'learning_rates': sweep, 'cases': cases})
+
+
+def losses(bench: Bench) -> Part:
+    """Compare L1 on attention outputs with KL on attention maps."""
+    rows = compare_losses(bench.pairs, bench.backbone, bench.chosen.backbone, bench.settings,
+                          bench.judge, bench.scope.memory_size)
+    ratios = {f'{name.replace(" ", "_")}_kl_vs_l1':
+              ratio(rows['kl'][name]['rounds'], rows['l1'][name]['rounds'])
+              for name in ('sliced Wasserstein', 'seconds', 'peak MB')}
+    title = f'L1 against KL (peak memory at {bench.scope.memory_size} pixels a side)'
+    return Part([grades_table(title, rows)], ratios, rows)
+
+
+def gpn(bench: Bench) -> Part:
+    """Compare predicted gradients with true ones, and with fewer steps."""
+    found = predicted(bench.pairs, bench.backbone, bench.settings, bench.scope.shares)
+    rows = gpn_rows(found, bench.settings.steps, bench.settings.content_weight)
+    whole = rows['all true']['sum of losses']['rounds']
+    ratios = {f'loss_{name.replace(" ", "_")}_vs_all_true':
+              ratio(row['sum of losses']['rounds'], whole)
+              for name, row in rows.items() if name != 'all true'}
+    return Part([grades_table('Predicted gradients', rows)], ratios, rows)
+
+
+def comparison(bench: Bench) -> Part:
+    """Compare all ways to stylise; write the grid of their pictures."""
+    settings = replace(bench.settings, steps=bench.scope.compared)
+    weights = bench.chosen.weights
+    made = methods({'diffusion': bench.backbone}, weights, bench.chosen.vgg or weights, settings)
+    rows, pictures = compare_methods(made, bench.pairs, bench.judge)
+    write(bench.chosen.grid, grid(bench.pairs, pictures))
+    ours, *others = rows
+    ratios = {f'{grade.replace(" ", "_")}_ours_vs_{other.replace(" ", "_")}':
+              ratio(rows[ours][grade]['rounds'], rows[other][grade]['rounds'])
+              for other, grade in itertools.product(others, ('style distance', 'seconds'))
+              if (bench.judge is not None or grade == 'seconds') and 'photograph' not in other}
+    return Part([grades_table('Ways to stylise', rows)], ratios, rows)
+
+
+PARTS = {'optimizers': optimizers, 'losses': losses, 'gpn': gpn, 'methods': comparison}
+
+
+def main() -> None:
+    """Measure, show and write."""
+    chosen = options()
+    scope = QUICK if chosen.quick else Scope()
+    torch.set_num_threads(1)
+    pairs = given_pairs(scope.size, chosen.pair) or default_pairs(scope.size, scope.pairs)
+    settings = Settings(steps=scope.steps, size=scope.size, gpn_warmup=min(10, scope.steps // 2))
+    bench = Bench(pairs, load_backbone(chosen.backbone), judge_at(chosen.weights), scope,
+                  settings, chosen)
+    parts = {name: PARTS[name](bench) for name in chosen.only or PARTS}
+    tables = [each for part in parts.values() for each in part.tables]
+    for each in tables[:-1]:
+        console.print(each)
+    ratios = {name: value for part in parts.values() for name, value in part.ratios.items()}
+    finish('latents', tables[-1], ratios, {name: part.measured for name, part in parts.items()},
+           settings={**asdict(scope), 'pairs': [pair.name for pair in pairs],
+                     'distillation': settings.to_dict(), 'quick': chosen.quick})
+
+
+if __name__ == '__main__':
+    run(main)
