@@ -46,8 +46,9 @@ class Injection:
         if len(timesteps) < 2:
             raise BackboneError('injection needs a backbone that denoises, with two time-steps or '
                                 f'more; this one has {timesteps}')
-        noisy, scene = self._inverted(content, 'content', timesteps)
-        style_noisy, pattern = self._inverted(style, 'style', timesteps)
+        pictures = self._fitted('content', content), self._fitted('style', style)
+        (noisy, scene), (style_noisy, pattern) = (
+            self._inverted(picture, timesteps) for picture in pictures)
         latents = align_statistics(noisy, style_noisy)
         for timestep, target in zip(timesteps, [*timesteps[1:], None], strict=True):
             inject = _Injector(scene[timestep], pattern[timestep], self.gamma, self.temperature)
@@ -56,10 +57,10 @@ class Injection:
         return to_picture(_resized(self.backbone.decode(latents), content.shape[:2]))
 
     def _inverted(
-        self, picture: np.ndarray, name: str, timesteps: list[int | float],
+        self, image: torch.Tensor, timesteps: list[int | float],
     ) -> tuple[torch.Tensor, dict[int | float, dict[str, Triple]]]:
-        """Return a picture's latents at the noisiest time-step, and its attention at each."""
-        latents = self.backbone.encode(self._fitted(picture, name))
+        """Return an image's latents at the noisiest time-step, and its attention at each."""
+        latents = self.backbone.encode(image)
         layers = self.layers or self.backbone.layers[-LAST_LAYERS:]
         found = {}
         rising = timesteps[::-1]
@@ -70,7 +71,7 @@ class Injection:
             found[timestep] = recorder.seen
         return latents, found
 
-    def _fitted(self, picture: np.ndarray, name: str) -> torch.Tensor:
+    def _fitted(self, name: str, picture: np.ndarray) -> torch.Tensor:
         """Return the picture as a tensor, with sides as the backbone takes them."""
         size = working_size(*picture.shape[:2], self.backbone.multiple)
         return _resized(from_picture(name, picture), size).to(self.backbone.device)

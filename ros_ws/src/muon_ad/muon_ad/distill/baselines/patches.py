@@ -24,17 +24,18 @@ _CONTENT_SIDE = 32     # pixels of the shorter side: what is light and dark, but
 class PatchMatching:
     """GPDM started from the content, which a weight on its light and dark holds in place.
 
-    `steps` of Adam at each of `scales`, each twice as fine as the one before; `patch` pixels a
-    side. What a finer scale adds to the content is added to the picture when it is reached. Of
-    each picture `samples` patches at most are compared a step, along `directions` lines.
+    `steps` of Adam at each of `scales`, each twice as fine as the one before, with a learning
+    rate that falls from `lr` to a twentieth; `patch` pixels a side. What a finer scale adds to
+    the content is added to the picture when it is reached. Of each picture `samples` patches at
+    most are compared a step, along `directions` lines.
     """
 
     scales: int = 3
     steps: int = 60
     patch: int = 7
-    content_weight: float = 1.0
-    lr: float = 0.02
-    directions: int = 48
+    content_weight: float = 0.1
+    lr: float = 0.03
+    directions: int = 32
     samples: int = 8192
     seed: int = 0
     name: str = 'patches'
@@ -62,6 +63,8 @@ class PatchMatching:
     ) -> torch.Tensor:
         picture = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([picture], self.lr)
+        # Steps of full size would leave the noise of the random lines in the picture.
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, self.steps)
         for _ in range(self.steps):
             optimizer.zero_grad()
             filters = self._filters(generator)
@@ -70,6 +73,7 @@ class PatchMatching:
             loss = loss + self.content_weight * F.mse_loss(_tones(picture), _tones(scene))
             loss.backward()
             optimizer.step()
+            schedule.step()
         return picture.detach().clamp(0, 1)
 
     def _filters(self, generator: torch.Generator) -> torch.Tensor:
