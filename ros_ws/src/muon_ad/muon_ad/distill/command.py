@@ -23,14 +23,14 @@ from muon_ad.distill.devices import choose_device
 from muon_ad.distill.devices import DEVICES
 from muon_ad.distill.outputs import Output
 from muon_ad.distill.outputs import plan
+from muon_ad.distill.result import NotFiniteError
+from muon_ad.distill.result import Progress
+from muon_ad.distill.result import Result
 from muon_ad.distill.settings import DTYPES
 from muon_ad.distill.settings import LOSSES
 from muon_ad.distill.settings import OPTIMIZERS
 from muon_ad.distill.settings import Settings
 from muon_ad.distill.settings import STARTS
-from muon_ad.distill.stylize import NotFiniteError
-from muon_ad.distill.stylize import Progress
-from muon_ad.distill.stylize import Result
 from muon_ad.distill.stylize import stylize
 from muon_ad.distill.video import keep_frame
 from muon_ad.distill.video import write_video
@@ -208,7 +208,7 @@ class _Maker:
         losses = f'style {progress.style_loss:.4g}, content {progress.content_loss:.4g}'
         bar.set_postfix_str(losses, refresh=False)
         bar.update()
-        if progress.preview is None or not (self.preview or self.video):
+        if not (progress.preview_due and (self.preview or self.video)):
             return
         shown = progress.preview()
         if self.preview:

@@ -20,6 +20,7 @@ from muon_ad.distill.jobs import Done
 from muon_ad.distill.jobs import Failed
 from muon_ad.distill.jobs import Job
 from muon_ad.distill.jobs import Step
+from muon_ad.distill.result import Progress
 from muon_ad.picture_files import PictureFileError
 from muon_ad.picture_files import read_picture
 
@@ -78,7 +79,6 @@ def _stylize(job: Job, connection: Connection, cancelled: threading.Event) -> Do
     import torch
 
     from muon_ad.distill.backbone import load_backbone
-    from muon_ad.distill.stylize import Progress
     from muon_ad.distill.stylize import stylize
 
     torch.set_num_threads(job.threads)
@@ -86,7 +86,7 @@ def _stylize(job: Job, connection: Connection, cancelled: threading.Event) -> Do
     backbone = load_backbone(job.backbone, device, getattr(torch, job.settings.dtype))
 
     def tell(progress: Progress) -> None:
-        shown = progress.preview() if job.previews and progress.preview is not None else None
+        shown = progress.preview() if job.previews and progress.preview_due else None
         connection.send(Step(
             progress.step, progress.steps, progress.style_loss, progress.content_loss, shown,
         ))

@@ -19,7 +19,7 @@ from muon_ad.distill.jobs import Job
 from muon_ad.distill.jobs import Step
 from muon_ad_nodes.parts import realtime
 
-_WORKER = 'muon_ad.distill.worker'
+WORKER = 'muon_ad.distill.worker'
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class JobProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, '-m', _WORKER, str(theirs.fileno())], stdin=subprocess.DEVNULL,
+                [sys.executable, '-m', WORKER, str(theirs.fileno())], stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
             )
