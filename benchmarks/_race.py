@@ -1,6 +1,7 @@
 """Training runs of several optimisers on one task: sweep of learning rates, races, comparison.
 
-A run keeps its learning rate after a short rise, and what is judged is the running average of its
+The optimisers are set up as in the suite's trainings, but without weight decay. A run keeps its
+learning rate after a short rise, and what is judged is the running average of its
 weights on held-out batches that are the same for all. So every point of a curve is a result that
 one could have stopped at, and one run answers for equal steps, equal seconds and the steps to a
 loss alike, which a schedule that falls towards a planned end would not.
@@ -27,12 +28,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from muon_ad.optim.gradients import GradientError
-from muon_ad.optim.registry import make_optimizer
-from muon_ad.optim.split import split_parameters
+from muon_ad.train.optimizers import network_optimizer
 
 NAMES = ('muon', 'torch-muon', 'adamw', 'lion', 'sgd')
 REFERENCE = 'adamw'
-BETAS = {name: {'betas': (0.9, 0.98)} for name in ('muon', 'torch-muon', 'adamw')}
 RISE = 0.05         # share of the steps in which the learning rate rises
 AVERAGED = 0.1      # share of the steps that the weights are averaged over
 JUDGED = 20         # times that a run is judged
@@ -118,14 +117,6 @@ class Sweep:
         return statistics.median(curve.step_seconds for curve in self.curves)
 
 
-def optimizer_of(task: Task, name: str, net: nn.Module, rate: float) -> Optimizer:
-    """Return an optimiser with the settings of the shipped trainings, but no weight decay."""
-    params = net
-    if 'muon' in name:
-        params = split_parameters(net, task.first, task.last).groups()
-    return make_optimizer(name, params, rate, **BETAS.get(name, {}))
-
-
 def train(task: Task, name: str, rate: float, steps: int, seed: int, total: int = 0) -> Curve:
     """Train from the start; batches and weights depend on the seed alone.
 
@@ -133,7 +124,7 @@ def train(task: Task, name: str, rate: float, steps: int, seed: int, total: int 
     """
     torch.manual_seed(seed)
     net = task.make().train()
-    optimizer = optimizer_of(task, name, net, rate)
+    optimizer = network_optimizer(name, net, rate, 0.0, task.first, task.last)
     average = AveragedModel(
         net, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1.0, AVERAGED * steps)),
         use_buffers=True,

@@ -87,3 +87,10 @@ def test_half_precision_goes_in_and_comes_out_but_is_computed_in_full():
 def test_what_is_no_matrix_is_refused(matrix, steps, problem):
     with pytest.raises(ValueError, match=problem):
         orthogonalise(matrix, steps)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_a_gpu_computes_in_bfloat16_by_default():
+    matrix = random(16, 24).cuda()
+    assert torch.equal(orthogonalise(matrix), orthogonalise(matrix, dtype=torch.bfloat16))
+    assert not torch.equal(orthogonalise(matrix), orthogonalise(matrix, dtype=torch.float32))

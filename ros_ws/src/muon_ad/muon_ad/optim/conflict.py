@@ -21,14 +21,19 @@ class ConflictReport:
     Cosines between the gradients of style and content before and after; 0 where one is zero.
     """
 
-    triggered: tuple[bool, ...]
+    projected: tuple[bool, ...]
     before: tuple[float, ...]
     after: tuple[float, ...]
 
     @property
+    def triggered(self) -> int:
+        """Number of those that were projected."""
+        return sum(self.projected)
+
+    @property
     def rate(self) -> float:
-        """Share of the tensors that were projected."""
-        return fmean(self.triggered)
+        """Share of those that were projected."""
+        return self.triggered / len(self.projected)
 
 
 def project_conflict(
