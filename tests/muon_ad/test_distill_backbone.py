@@ -219,8 +219,11 @@ def test_an_unknown_prediction_is_refused(copied):
 
 def test_a_damaged_text_encoder_is_named(copied):
     folder = copied('sd15')
-    shutil.rmtree(folder / 'tokenizer')
+    (folder / 'text_encoder' / 'model.safetensors').unlink()
     with pytest.raises(BackboneError, match=r'sd15: the empty prompt cannot be encoded'):
+        load_backbone(folder)
+    shutil.rmtree(folder / 'tokenizer')
+    with pytest.raises(BackboneError, match=r'there is text_encoder/ and no tokenizer/'):
         load_backbone(folder)
 
 
