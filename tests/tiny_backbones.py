@@ -54,7 +54,8 @@ def build_sdxl(folder: Path) -> Path:
                    addition_time_embed_dim=8, transformer_layers_per_block=(1, 2),
                    projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH),
         scheduler=EulerDiscreteScheduler(beta_schedule='scaled_linear', beta_start=0.00085,
-                                         beta_end=0.012, steps_offset=1),
+                                         beta_end=0.012, steps_offset=1,
+                                         timestep_spacing='leading'),
     ).save_pretrained(folder)
     return folder
 

@@ -10,13 +10,11 @@ from muon_ad.distill.gpn import GradientPredictor
 from muon_ad.distill.guidance import Guidance
 from muon_ad.distill.objective import Losses
 from muon_ad.distill.objective import Objective
+from muon_ad.distill.result import check_finite
+from muon_ad.distill.result import NotFinite
 from muon_ad.distill.result import Record
 from muon_ad.distill.settings import Settings
 from muon_ad.optim.registry import make_optimizer
-
-
-class NotFinite(FloatingPointError):
-    """Something became NaN or infinite; the latents are those before the step."""
 
 
 class Descent:
@@ -33,8 +31,7 @@ class Descent:
         self._objective = objective
         self._settings = settings
         self._timesteps = timesteps
-        start = objective.start()
-        self._samples = [nn.Parameter(sample.clone()) for sample in start.split(1)]
+        self._samples = [nn.Parameter(each.clone()) for each in objective.start().split(1)]
         self._optimizer = make_optimizer(settings.optimizer, self._samples, settings.lr)
         self._guidance = Guidance(settings)
         self._predictor = None
@@ -60,13 +57,17 @@ class Descent:
         for sample, part in zip(self._samples, gradient.split(1), strict=True):
             sample.grad = part
         self._optimizer.step()
-        if not self.latents.isfinite().all():
+        try:
+            check_finite('the latents are', self.latents)
+        except NotFinite:
             self._place(before)
-            raise NotFinite('the latents are')
+            raise
         self.step += 1
 
     def _predicted(self) -> torch.Tensor:
-        return self._predictor.predict(self.latents, self._done)
+        gradient = self._predictor.predict(self.latents, self._done)
+        check_finite('the predicted gradient is', gradient)
+        return gradient
 
     @property
     def _done(self) -> float:
@@ -77,8 +78,6 @@ class Descent:
         losses = self._objective.losses(torch.cat(self._samples), timestep)
         record = _record(self.step + 1, timestep, losses)
         gradient = torch.cat(self._guidance.gradients(losses, self._samples))
-        if not gradient.isfinite().all():
-            raise NotFinite('the gradient is')
         if self._predictor is not None:
             self._predictor.learn(self.latents, gradient, self._done)
         self.history.append(record)
@@ -126,10 +125,7 @@ def predicts(step: int, settings: Settings) -> bool:
 
 def _record(step: int, timestep: int | float, losses: Losses) -> Record:
     """Raises NotFinite for a loss that is none."""
-    values = {'style': losses.style.item(), 'content': losses.content.item()}
-    if losses.clip is not None:
-        values['clip'] = losses.clip.item()
+    values = {name: value for name, value in vars(losses).items() if value is not None}
     for name, value in values.items():
-        if not math.isfinite(value):
-            raise NotFinite(f'the {name} loss is')
-    return Record(step, timestep, **values)
+        check_finite(f'the {name} loss is', value)
+    return Record(step, timestep, **{name: value.item() for name, value in values.items()})

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Result:
 
     `steps` were done in `seconds`, `full_steps` of them with forward and backward passes (which
     `history` holds) and `predicted_steps` with a predicted gradient. `report` has, where they
-    were in use, conflict_rate (share of full steps and samples in which style and content
-    gradients were in conflict), content_scale (of gradient balancing, the last), and gpn_cosine
-    and repeat_cosine (predicted.Predictor).
+    were in use, trigger_rate, cosine_before and cosine_after of conflict projection
+    (optim/conflict.py), cosine_orthogonalised with LatentMuon, content_scale of balancing (its
+    lambda, the last), and gpn_cosine and repeat_cosine (gpn.py).
     """
 
     image: np.ndarray
@@ -54,6 +55,16 @@ class Result:
     full_steps: int
     predicted_steps: int = 0
     report: dict[str, float] = field(default_factory=dict)
+
+
+class NotFinite(FloatingPointError):
+    """Something became NaN or infinite, in a step that has changed no latents."""
+
+
+def check_finite(what: str, *tensors: torch.Tensor) -> None:
+    """Raise NotFinite, which says what, unless all are finite."""
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise NotFinite(what)
 
 
 class NotFiniteError(FloatingPointError, ValueError):

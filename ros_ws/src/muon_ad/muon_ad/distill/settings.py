@@ -30,8 +30,8 @@ class Settings:
     picture, style and content at each time-step; the reference leaves them clean.
 
     `conflict` is the cosine below which the style gradient loses its part against the content
-    gradient (None: never). `balance` scales the content gradient by the ratio of the gradients'
-    norms. `gpn_share` of the steps after the first `gpn_warmup` use a predicted gradient. `clip`
+    gradient (None: never). `balance` gives the content gradient `content_weight` times the
+    norm of the style gradient. `gpn_share` of the steps after the first `gpn_warmup` use a predicted gradient. `clip`
     is a local folder of a CLIP vision model whose features hold the content, too, with
     `clip_weight`; it costs a decoded picture a step.
 

@@ -10,7 +10,6 @@ import torch
 
 from muon_ad.distill.backbone import Backbone
 from muon_ad.distill.descent import Descent
-from muon_ad.distill.descent import NotFinite
 from muon_ad.distill.objective import Objective
 from muon_ad.distill.pixels import as_batch
 from muon_ad.distill.pixels import bounded_size
@@ -18,6 +17,7 @@ from muon_ad.distill.pixels import resized
 from muon_ad.distill.pixels import to_pixels
 from muon_ad.distill.pixels import to_tensor
 from muon_ad.distill.pixels import working_size
+from muon_ad.distill.result import NotFinite
 from muon_ad.distill.result import NotFiniteError
 from muon_ad.distill.result import Progress
 from muon_ad.distill.result import Result
