@@ -42,7 +42,7 @@ class RiseAndFall:
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step."""
-        up = min(1.0, (step + 1) / self.rise)
+        up = min(1.0, (step + 1) / max(1, self.rise))
         down = max(0.0, (step - self.fall_from) / max(1, self.steps - self.fall_from))
         return self.rate * up * (0.01 + 0.99 * (1 + math.cos(math.pi * down)) / 2)
 
