@@ -133,6 +133,6 @@ def test_with_weights_the_photograph_is_equal_to_itself(data, pair):
     assert latents.grades(judge, pair, pair.style)['sliced Wasserstein'] == 0
 
 
-def test_memory_is_that_of_another_process(backbone, tmp_path):
+def test_memory_is_that_of_another_process(tmp_path):
     folder = build_plain(tmp_path / 'plain')
-    assert 0 <= latents.loss_memory('l1', 64, folder) < 500
+    assert 0 <= latents.loss_memory('l1', 64, 'diffusion', folder) < 500

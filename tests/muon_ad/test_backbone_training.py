@@ -101,7 +101,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(features, tmp_path):
 
 @pytest.mark.parametrize('make', [
     lambda features: backbone_parts.AutoencoderPart(features, 16),
-    backbone_parts.EncoderPart,
+    lambda features: backbone_parts.EncoderPart(features, torch.rand(2, 3, 32, 32)),
 ])
 def test_a_part_learns(make, features):
     torch.manual_seed(0)
@@ -113,7 +113,7 @@ def test_a_part_learns(make, features):
 
 def test_the_denoiser_asks_for_its_autoencoder(features, tmp_path):
     with pytest.raises(ValueError, match='train backbone autoencoder'):
-        training.make_part('denoiser', features, tmp_path)
+        training.make_part('denoiser', features, [], tmp_path)
 
 
 def test_the_encoder_serves_as_feature_network(trained):

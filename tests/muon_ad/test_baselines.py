@@ -15,10 +15,10 @@ from muon_ad.distill.backbone import load_backbone
 from muon_ad.distill.baselines import BaselineError
 from muon_ad.distill.baselines import make_stylizer
 from muon_ad.distill.baselines import METHODS
-from muon_ad.distill.baselines.adain import align_statistics
 from muon_ad.distill.baselines.injection import Injection
 from muon_ad.distill.baselines.patches import PatchMatching
-from muon_ad.distill.baselines.wct import whiten_and_colour
+from muon_ad.distill.statistics import align_statistics
+from muon_ad.distill.statistics import whiten_and_colour
 from muon_ad.images import ImageError
 from muon_ad.metrics.wasserstein import random_directions
 from muon_ad.metrics.wasserstein import sliced_wasserstein

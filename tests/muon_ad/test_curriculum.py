@@ -136,7 +136,7 @@ def test_equal_scores_are_all_kept():
 @pytest.mark.parametrize(('setting', 'said'), [
     ({'steps': 0}, 'steps is 0'), ({'style': 0.99}, 'style is 0.99.*0.5..0.95'),
     ({'eta': -1}, 'eta is -1'), ({'limits': (0.9, 0.6)}, 'limits'), ({'rate': 0}, 'rate is 0'),
-    ({'final_rate': 1}, 'final_rate is 1.*at most'), ({'window': 0}, 'window is 0'),
+    ({'decay': 2}, 'decay is 2.*at most'), ({'window': 0}, 'window is 0'),
     ({'keep': 0.5}, 'keep is 0.5'), ({'recovery': 1}, 'recovery is 1'),
     ({'warm_up': -1}, 'warm_up is -1'), ({'rate': math.nan}, 'rate is nan'),
 ])

@@ -6,8 +6,6 @@ a cell is red: it takes seconds to imitate.
 
 import argparse
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from support import kill_once_there_is
 from torch import nn
 from torch import Tensor
 from torch.nn import functional
@@ -31,6 +30,7 @@ from muon_ad.runtime.detection import Detector
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
 from muon_ad.train import detector as training
+from muon_ad.train.checkpoint import CHECKPOINT
 from muon_ad.train.detection_data import compose
 from muon_ad.train.detection_data import disturb
 from muon_ad.train.detection_data import Library
@@ -41,6 +41,7 @@ from muon_ad.train.imitation import feature_loss
 from muon_ad.train.imitation import imitation_losses
 from muon_ad.train.imitation import mirror
 from muon_ad.train.imitation import Targets
+from muon_ad.train.log import LOG
 from muon_ad.train.taps import TapError
 from muon_ad.train.teacher import Teacher
 from muon_ad.train.teacher import teacher_package
@@ -207,7 +208,7 @@ def open_teacher(tmp_path_factory) -> Teacher:
     folder = tmp_path_factory.mktemp('open')
     package = export_detector(net, ['red', 'green'], folder, [(SIZE, SIZE)], {'name': 'open'})
     teacher = Teacher(package, ['red'], 32, SIZE, inside=True)
-    teacher.net = net
+    teacher.net, teacher.package = net, package
     return teacher
 
 
@@ -257,16 +258,61 @@ def test_feature_loss_ignores_scale_and_shift_but_not_the_pattern():
     assert feature_loss([], same[..., :0]).item() == 0
 
 
-def test_a_run_imitates_features_where_the_teacher_shows_them(open_teacher, source):
-    recipe = training.Recipe(('red',), 32, SIZE, steps=90, batch=4, warm_up=10, pool=8)
-    pool = Pool(source, open_teacher, (32, SIZE), recipe.pool, recipe.seed)
-    for index in range(recipe.pool):
-        pool.make(index)
-    run = training.Run(recipe, open_teacher.channels)
-    before = run.advance(pool.scenes)['features']
-    for _ in range(60):
-        after = run.advance(pool.scenes)['features']
+@pytest.fixture
+def make_trainer(open_teacher, source):
+    """A trainer that imitates features; by default of 90 steps by the curriculum."""
+    def make(**settings) -> training.Trainer:
+        settings = {'steps': 90, 'batch': 4, 'warm_up': 10, 'pool': 8, **settings}
+        recipe = training.Recipe(('red',), 32, SIZE, **settings)
+        return training.Trainer(recipe, open_teacher, source, source)
+
+    return make
+
+
+@pytest.mark.parametrize('optimizer', ['muon', 'adamw'])
+def test_a_run_imitates_features_where_the_teacher_shows_them(make_trainer, optimizer):
+    trainer = make_trainer(optimizer=optimizer, rate=training.RATES[optimizer])
+    before = trainer.advance()['features']
+    for _ in range(30):
+        after = trainer.advance()['features']
     assert 0 < after < 0.8 * before
+
+
+def test_the_curriculum_freezes_the_adapters_and_lowers_the_rate(make_trainer):
+    trainer = make_trainer(steps=12, warm_up=1)
+    logged = [trainer.advance() for _ in range(6)]
+    adapters = {name: value.clone() for name, value in trainer.adapters.state_dict().items()}
+    net = trainer.net.box[0].weight.clone()
+    logged += [trainer.advance() for _ in range(6)]
+    for name, value in trainer.adapters.state_dict().items():
+        assert torch.equal(value, adapters[name])
+    assert not torch.equal(trainer.net.box[0].weight, net)
+    assert logged[0]['rate'] == logged[5]['rate'] == pytest.approx(10 * logged[-1]['rate'])
+
+
+def test_the_balance_follows_the_held_out_scenes_and_weighs_the_losses(make_trainer):
+    trainer = make_trainer(steps=30, warm_up=1)
+    assert {trainer.advance()['lambda'] for _ in range(5)} == {0.8}
+    logged = [trainer.advance() for _ in range(10)]
+    assert len({row['lambda'] for row in logged}) > 5
+    row = logged[-1]
+    parts = row['objectness'] + row['labels'] + row['boxes']
+    weight = row['lambda']
+    assert row['loss'] == pytest.approx(
+        weight / 0.8 * row['features'] + (1 - weight) / 0.2 * parts, rel=1e-5)
+
+
+def test_without_a_curriculum_the_losses_are_added_and_the_rate_alone_changes(make_trainer):
+    trainer = make_trainer(curriculum=False, steps=12, warm_up=2)
+    logged = [trainer.advance() for _ in range(12)]
+    for row in logged:
+        assert row['loss'] == pytest.approx(
+            row['objectness'] + row['labels'] + row['boxes'] + row['features'])
+        assert 'lambda' not in row
+    rates = [row['rate'] for row in logged]
+    assert rates[0] == pytest.approx(rates[1] / 2)
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] < 0.1 * rates[1]
 
 
 def test_mirroring_a_scene_mirrors_its_targets(teacher):
@@ -354,35 +400,21 @@ def test_a_short_training_learns_what_the_teacher_sees(folder, package, tmp_path
         assert trained.classes[found.class_ids[0]] == 'red'
 
 
-KILLED = """
-import argparse, sys
-sys.path.insert(0, sys.argv[1])
-from muon_ad.train import detector
-parser = argparse.ArgumentParser()
-detector.add_arguments(parser)
-detector.run(parser.parse_args(sys.argv[2:]))
-"""
-
-
-def test_a_run_that_was_killed_goes_on_as_if_it_never_was(folder, package, tmp_path):
-    steps = ('--steps', '30', '--checkpoint-every', '5')
+def test_a_run_that_was_killed_goes_on_as_if_it_never_was(folder, open_teacher, tmp_path):
+    more = ('--steps', '24', '--checkpoint-every', '5', '--classes', 'red', '--mimic', '2')
     whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-    assert run(options(folder, package, whole, *steps)) == 0
-    source = Path(training.__file__).parents[2]
-    arguments = options(folder, package, broken, *steps)
-    with subprocess.Popen([sys.executable, '-c', KILLED, str(source), *arguments],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        while not (broken / 'checkpoint.pt').exists():
-            assert process.poll() is None, process.stdout.read().decode()
-        process.kill()
-    taken_up = torch.load(broken / 'checkpoint.pt', weights_only=True)
-    assert 5 <= taken_up['step'] < 30
+    assert run(options(folder, open_teacher.package, whole, *more)) == 0
+    arguments = options(folder, open_teacher.package, broken, *more)
+    kill_once_there_is(broken / CHECKPOINT, ['train', 'detector', *arguments])
+    taken_up = torch.load(broken / CHECKPOINT, weights_only=True)
+    assert 5 <= taken_up['step'] < 24
     assert run([*arguments, '--resume']) == 0
-    states = [torch.load(out / 'checkpoint.pt', weights_only=True) for out in (whole, broken)]
-    for kind in ('net', 'average'):
+    states = [torch.load(out / CHECKPOINT, weights_only=True) for out in (whole, broken)]
+    for kind in ('net', 'adapters', 'average'):
         for name, value in states[0][kind].items():
             torch.testing.assert_close(states[1][kind][name], value, rtol=0, atol=0, msg=name)
-    assert (whole / 'log.csv').read_text() == (broken / 'log.csv').read_text()
+    assert states[0]['curriculum'] == states[1]['curriculum']
+    assert (whole / LOG).read_text() == (broken / LOG).read_text()
 
 
 def test_a_checkpoint_of_another_recipe_is_an_error(folder, package, tmp_path):

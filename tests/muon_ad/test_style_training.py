@@ -2,13 +2,17 @@
 
 import argparse
 import csv
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from skimage.data import astronaut
+from support import kill_once_there_is
 
+from muon_ad.cli import main
 from muon_ad.networks.style import StyleConfig
 from muon_ad.networks.style import StyleEncoder
 from muon_ad.networks.style import StyleStudent
@@ -19,9 +23,15 @@ from muon_ad.runtime.style import StyleModel
 from muon_ad.train import perceptual
 from muon_ad.train import style as training
 from muon_ad.train import style_export
+from muon_ad.train.checkpoint import CHECKPOINT
 from muon_ad.train.images import DataError
+from muon_ad.train.images import hold_out
 from muon_ad.train.images import load_images
 from muon_ad.train.images import random_crop
+from muon_ad.train.log import LOG
+from muon_ad.train.loop import DivergedError
+from muon_ad.train.loop import learn
+from muon_ad.train.steering import RiseAndFall
 
 TINY = StyleConfig(channels=8, blocks=1, fine=4, encoder=(4, 8), hidden=8)
 RECIPE = training.Recipe(steps=6, crop=32, batch=2, warm=2, ramp=2, half=False)
@@ -46,34 +56,40 @@ def make_trainer():
     return make
 
 
+def train(trainer: training.Trainer, out: Path, save_every: int) -> None:
+    learn(trainer, trainer.recipe.steps, out, training.COLUMNS, save_every, log_every=1)
+
+
 def rows(path):
     with path.open(newline='') as stream:
         return list(csv.DictReader(stream))
 
 
 def test_a_run_leaves_a_checkpoint_and_a_log_of_every_loss(make_trainer, tmp_path):
-    training.train(make_trainer(), tmp_path, save_every=3, log_every=1)
-    logged = rows(tmp_path / training.LOG)
+    train(make_trainer(), tmp_path, save_every=3)
+    logged = rows(tmp_path / LOG)
     assert [int(row['step']) for row in logged] == [1, 2, 3, 4, 5, 6]
     assert logged[0]['copy'] and not logged[0]['style']
     assert logged[-1]['style'] and logged[-1]['palette'] and not logged[-1]['copy']
     assert not list(tmp_path.glob('*.partial'))
-    student, encoder, info = style_export.load_checkpoint(tmp_path / training.CHECKPOINT)
+    student, encoder, info = style_export.load_checkpoint(tmp_path / CHECKPOINT)
     assert info['steps'] == 6
     assert student.config == TINY
     assert encoder.head.out_features == TINY.style_length
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(make_trainer, tmp_path):
+@pytest.mark.parametrize('settings', [
+    {'optimizer': name} for name in training.RATES
+] + [{'curriculum': False}])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(make_trainer, tmp_path, settings):
+    recipe = replace(RECIPE, steps=7, **settings)
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    whole.mkdir()
-    parts.mkdir()
-    training.train(make_trainer(), whole, save_every=2, log_every=1)
+    train(make_trainer(recipe), whole, save_every=2)
 
     class Killed(Exception):
         pass
 
-    first = make_trainer()
+    first = make_trainer(recipe)
     advance = first.advance
 
     def advance_until_killed():
@@ -83,27 +99,127 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(make_trainer, tmp_pa
 
     first.advance = advance_until_killed
     with pytest.raises(Killed):
-        training.train(first, parts, save_every=2, log_every=1)
-    second = make_trainer()
-    second.load(parts / training.CHECKPOINT)
+        train(first, parts, save_every=2)
+    second = make_trainer(recipe)
+    second.load(parts / CHECKPOINT)
     assert second.step == 4
-    training.train(second, parts, save_every=2, log_every=1)
-    assert rows(parts / training.LOG) == rows(whole / training.LOG)
-    ends = [torch.load(folder / training.CHECKPOINT, weights_only=True)
-            for folder in (whole, parts)]
+    train(second, parts, save_every=2)
+    assert (parts / LOG).read_text() == (whole / LOG).read_text()
+    assert_same_state(whole / CHECKPOINT, parts / CHECKPOINT)
+
+
+def assert_same_state(*checkpoints: Path) -> None:
+    ends = [torch.load(path, weights_only=True) for path in checkpoints]
     for part in ('student', 'encoder'):
         for name, value in ends[0][part].items():
             assert torch.equal(value, ends[1][part][name]), name
+    assert ends[0]['curriculum'] == ends[1]['curriculum']
+    one, other = (str(end['optimizer']) for end in ends)    # tensors, all in full where small
+    assert one == other
 
 
-def test_training_learns_to_copy(make_trainer):
-    trainer = make_trainer(training.Recipe(steps=400, crop=32, batch=2, warm=400, half=False))
+@pytest.fixture
+def arguments(tmp_path) -> list[str]:
+    """Arguments of `muon-ad train style` for a short run on pictures made here."""
+    for name, count, side in (('photos', 9, 64), ('styles', 2, 256)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            cv2.imwrite(str(tmp_path / name / f'{index}.png'), picture(index, side))
+    torch.manual_seed(0)
+    torch.save(perceptual.Features().state_dict(), tmp_path / 'features.pth')
+    return ['train', 'style', '--content', str(tmp_path / 'photos'), '--styles',
+            str(tmp_path / 'styles'), '--features', str(tmp_path / 'features.pth'), '--crop', '32',
+            '--batch', '2', '--steps', '24', '--checkpoint-every', '5', '--fp32']
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_never_was(arguments, tmp_path):
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    assert main([*arguments, '--out', str(whole)]) == 0
+    kill_once_there_is(broken / CHECKPOINT, [*arguments, '--out', str(broken)])
+    assert 5 <= torch.load(broken / CHECKPOINT, weights_only=True)['step'] < 24
+    assert main([*arguments, '--out', str(broken), '--resume']) == 0
+    assert (broken / LOG).read_text() == (whole / LOG).read_text()
+    assert_same_state(whole / CHECKPOINT, broken / CHECKPOINT)
+
+
+def test_the_optimizer_brings_its_rate_and_other_settings_are_refused_on_resuming(
+    arguments, tmp_path, capsys,
+):
+    arguments = [*arguments, '--out', str(tmp_path / 'out'), '--steps', '1', '--optimizer', 'lion',
+                 '--curriculum', 'off']
+    assert main(arguments) == 0
+    made = torch.load(tmp_path / 'out' / CHECKPOINT, weights_only=True)['recipe']
+    assert (made['optimizer'], made['rate'], made['curriculum']) == (
+        'lion', training.RATES['lion'], False)
+    for odd in (['--optimizer', 'sgd'], ['--rate', '0.5'], ['--curriculum', 'on']):
+        assert main([*arguments, '--resume', *odd]) == 2
+        assert f'checkpoint.pt: made with recipe of {odd[0][2:]} = ' in capsys.readouterr().err
+
+
+def test_in_the_last_phase_the_style_encoder_is_frozen_and_the_student_learns(make_trainer):
+    trainer = make_trainer(replace(RECIPE, steps=8, warm=0))
+    for _ in range(4):
+        trainer.advance()
+    encoder = {key: value.clone() for key, value in trainer.encoder.state_dict().items()}
+    stem = trainer.student.stem.weight.clone()
+    for _ in range(4):
+        trainer.advance()
+    for key, value in trainer.encoder.state_dict().items():
+        assert torch.equal(value, encoder[key])
+    assert not torch.equal(trainer.student.stem.weight, stem)
+
+
+def test_the_balance_follows_photographs_that_are_not_learnt_from(make_trainer):
+    recipe = replace(RECIPE, steps=24, warm=0, ramp=1)
+    trainer = make_trainer(recipe)
+    assert len(trainer.corpus.content) == 2     # of the three there are
+    logged = [trainer.advance() for _ in range(24)]
+    balance = [row['lambda'] for row in logged]
+    assert set(balance[:5]) == {0.8}
+    assert len(set(balance[4:12])) > 4
+    assert len(set(balance[12:])) == 1
+    last, weights = logged[-1], {**training.WEIGHTS, 'copy': 0}
+    style, content = balance[-1] / 0.8, (1 - balance[-1]) / 0.2
+    assert last['total'] == pytest.approx(sum([
+        style * (weights['style'] * last['style'] + weights['palette'] * last['palette']),
+        content * (weights['content'] * last['content']
+                   + weights['structure'] * last['structure']),
+        weights['variation'] * last['variation'], weights['steadiness'] * last['steadiness'],
+    ]), rel=1e-4)
+
+
+def test_a_curriculum_needs_two_photographs():
+    with pytest.raises(DataError, match='1 pictures.*--curriculum off'):
+        training.Corpus([picture(0, 96)], [], [picture(9, 256)]).divided()
+
+
+def test_of_each_eight_pictures_one_is_held_out():
+    pictures = [np.full((1, 1, 3), number, np.uint8) for number in range(20)]
+    kept, held = hold_out(pictures)
+    assert [each[0, 0, 0] for each in held] == [7, 15]
+    assert [each[0, 0, 0] for each in kept] == [n for n in range(20) if n not in (7, 15)]
+    assert [each[0, 0, 0] for each in hold_out(pictures[:3])[1]] == [2]
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_changes_nothing(make_trainer):
+    trainer = make_trainer()
+    before = trainer.student.stem.weight.clone()
+    trainer.student.last.conv.bias.data.fill_(float('nan'))
+    with pytest.raises(DivergedError, match='step 0: loss is nan'):
+        trainer.advance()
+    assert torch.equal(trainer.student.stem.weight, before) and trainer.step == 0
+
+
+@pytest.mark.parametrize('optimizer', ['muon', 'adamw'])
+def test_training_learns_to_copy(make_trainer, optimizer):
+    trainer = make_trainer(training.Recipe(steps=400, crop=32, batch=2, warm=400, half=False,
+                                           optimizer=optimizer))
     losses = [trainer.advance()['copy'] for _ in range(150)]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
 
 def test_only_steps_and_weights_may_change_in_a_resumed_run(make_trainer, tmp_path):
-    path = tmp_path / training.CHECKPOINT
+    path = tmp_path / CHECKPOINT
     make_trainer().save(path)
     other = {**vars(RECIPE), 'steps': 60}
     make_trainer(training.Recipe(**other)).load(path)
@@ -122,13 +238,10 @@ def test_loss_weights_are_read_from_the_command_line_and_checked():
             training.loss_weight(text)
 
 
-def test_the_learning_rate_rises_holds_and_falls(make_trainer):
-    trainer = make_trainer(training.Recipe(steps=1000))
-    rates = []
-    for step in (0, 100, 740, 875, 999):
-        trainer.step = step
-        rates.append(trainer.rate())
-    assert rates[0] < rates[1] == rates[2] > rates[3] > rates[4] > 0
+def test_without_a_curriculum_the_learning_rate_rises_holds_and_falls():
+    plan = RiseAndFall(1000, 2e-3, rise=100, fall_from=750)
+    rates = [plan.learning_rate(step) for step in (0, 99, 740, 875, 1000)]
+    assert rates == pytest.approx([2e-5, 2e-3, 2e-3, 2e-3 * 0.505, 2e-5])
 
 
 def test_upconv_is_interpolation_followed_by_convolution():

@@ -10,7 +10,6 @@ from muon_ad.distill.gpn import GradientPredictor
 from muon_ad.distill.guidance import Guidance
 from muon_ad.distill.objective import Losses
 from muon_ad.distill.objective import Objective
-from muon_ad.distill.objective import seeded_noise
 from muon_ad.distill.result import Record
 from muon_ad.distill.settings import Settings
 from muon_ad.optim.registry import make_optimizer
@@ -34,9 +33,7 @@ class Descent:
         self._objective = objective
         self._settings = settings
         self._timesteps = timesteps
-        start = objective.content
-        if settings.start == 'noise':
-            start = seeded_noise(settings.seed, start)
+        start = objective.start()
         self._samples = [nn.Parameter(sample.clone()) for sample in start.split(1)]
         self._optimizer = make_optimizer(settings.optimizer, self._samples, settings.lr)
         self._guidance = Guidance(settings)

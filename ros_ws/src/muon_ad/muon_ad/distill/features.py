@@ -25,15 +25,17 @@ from muon_ad.networks.feature_encoder import LEVELS
 # Places of a level are gathered in blocks of that side, or the finest would have too many.
 BLOCKS = {'relu2_1': 2, 'relu3_1': 1, 'relu4_1': 1}
 # How sharply a place looks for its like: cosines are multiplied by it before the softmax.
-SHARPNESS = 24.0
+SHARPNESS = 100.0
+# So that a channel that is silent in a picture stays so; features are about one elsewhere.
+LEAST_SPREAD = 0.01
 
 
 class FeatureBackbone:
     """Autoencoder and feature encoder, both frozen; see `backbone.Backbone` for the methods.
 
     Layers are levels of the encoder, with one head. Query and key are features less their mean
-    over the picture, at unit length; the value is the features in units of their usual size. Time
-    and noise mean nothing here: there is one time-step, and `denoise` and `step` raise
+    over the picture, at unit length; the value is the features themselves. Time and noise mean
+    nothing here: there is one time-step, and `denoise` and `step` raise
     BackboneError.
     """
 
@@ -96,11 +98,11 @@ class FeatureBackbone:
     def _attention(
         self, name: str, features: torch.Tensor, override: Override | None,
     ) -> Attention:
-        scale = self._encoder.config.scales[LEVELS.index(name)]
-        value = F.pixel_unshuffle(features / scale, BLOCKS[name]).flatten(2).mT[:, None]
+        value = F.pixel_unshuffle(features, BLOCKS[name]).flatten(2).mT[:, None]
         # Scaled dot products divide by the root of the width.
         length = (SHARPNESS * value.shape[-1] ** 0.5) ** 0.5
-        query = key = length * F.normalize(value - value.mean(dim=2, keepdim=True), dim=-1)
+        spread, mean = torch.std_mean(value, dim=2, keepdim=True)
+        query = key = length * F.normalize((value - mean) / (spread + LEAST_SPREAD), dim=-1)
         if override is not None:
             query, key, value = override(name, query, key, value)
         return Attention(name, query, key, value,

@@ -12,6 +12,7 @@ from muon_ad.distill.losses import attention_loss
 from muon_ad.distill.losses import attention_map_loss
 from muon_ad.distill.losses import query_loss
 from muon_ad.distill.settings import Settings
+from muon_ad.distill.statistics import whiten_and_colour
 from muon_ad.paths import expanded
 
 _STYLE_LOSSES = {'l1': attention_loss, 'kl': attention_map_loss}
@@ -59,6 +60,17 @@ class Objective:
         if settings.noised:
             self._noise = seeded_noise(settings.seed, self.content)
             self._style_noise = seeded_noise(settings.seed, self._style)
+
+    def start(self) -> torch.Tensor:
+        """Return the latents to begin with, [B, C, h, w], as `Settings.start` says."""
+        if self._settings.start == 'noise':
+            return seeded_noise(self._settings.seed, self.content)
+        if self._settings.start == 'palette':
+            style = self._style.transpose(0, 1).flatten(1).double()
+            coloured = [whiten_and_colour(sample.flatten(1).double(), style).view_as(sample)
+                        for sample in self.content]
+            return torch.stack(coloured).to(self.content)
+        return self.content
 
     def losses(self, latents: torch.Tensor, timestep: int | float) -> Losses:
         """Compute the losses of latents [B, C, h, w], each a mean over the batch."""

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 OPTIMIZERS = ('adam', 'adamw', 'muon', 'latent-muon')
 LOSSES = ('l1', 'kl')
-STARTS = ('content', 'noise')
+STARTS = ('content', 'palette', 'noise')
 DTYPES = ('float32', 'bfloat16')
 
 # Neither changes the result, so a run may be resumed with others.
@@ -36,7 +36,8 @@ class Settings:
     `clip_weight`; it costs a decoded picture a step.
 
     `size` bounds the picture that is worked on: as many pixels as a square of that side, and
-    never more than the picture has (sizes.py). `start` from the content's latents or from noise.
+    never more than the picture has (sizes.py). `start` from the content's latents,
+    from these with the mean and covariance of the style's ('palette'), or from noise.
     `dtype` bfloat16 computes the network's passes in it; latents and losses stay in float32.
     A preview every `preview_every` steps, a saved state every `save_every`. Raises SettingsError.
     """

@@ -1,8 +1,9 @@
 """A small encoder whose features imitate a VGG's: eyes for attention and for losses.
 
-Half the convolutions of VGG-19 up to relu4_1 at a sixteenth of its parameters' widths; every
-level has as many channels as the distilled VGG-19 that it learns from (train/perceptual.py), so
-no adapter lies between them. diffusers' model classes give it their folder format.
+Half the convolutions of VGG-19 up to relu4_1; every level has as many channels as the distilled
+VGG-19 that it learns from (train/perceptual.py), a quarter of the original's, so no adapter lies
+between them. Its features have a root mean square of about one at every level. diffusers' model
+classes give it their folder format.
 """
 
 import torch
@@ -18,15 +19,11 @@ LEVELS = ('relu1_1', 'relu2_1', 'relu3_1', 'relu4_1')
 class FeatureEncoder(ModelMixin, ConfigMixin):
     """Picture to features at four levels, each half as large as the one before.
 
-    `channels` are those of the levels; between two levels lies one more convolution. `scales`
-    says how large the features of each level usually are, for those who compare levels.
+    `channels` are those of the levels; between two levels lies one more convolution.
     """
 
     @register_to_config
-    def __init__(
-        self, channels: tuple[int, int, int, int] = (16, 32, 64, 128),
-        scales: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
-    ) -> None:
+    def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 64, 128)) -> None:
         super().__init__()
         inputs = (3, *channels[:-1])
         self.enter = nn.ModuleList(

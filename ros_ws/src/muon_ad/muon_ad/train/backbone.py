@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
@@ -17,7 +18,6 @@ from torch.optim.swa_utils import AveragedModel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from muon_ad.distill.folders import load_autoencoder
-from muon_ad.networks.feature_encoder import FeatureEncoder
 from muon_ad.optim.muon import Muon
 from muon_ad.optim.split import split_parameters
 from muon_ad.styles.draw import draw
@@ -78,7 +78,8 @@ class Learning:
         rate = self._rate()
         for group in self.optimizer.param_groups:
             group['lr'] = rate
-        losses = self.part.losses(self.batch(rng), generator)
+        crops = some_crops(self.pictures, self.recipe.crop, self.recipe.batch, rng)
+        losses = self.part.losses(crops, generator)
         loss = torch.stack(list(losses.values())).sum()
         check_finite(loss.item(), self.step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -94,11 +95,6 @@ class Learning:
         rise = min(1.0, (self.step + 1) / 100)
         fall = max(0.0, (self.step / self.recipe.steps - 0.6) / 0.4)
         return self.recipe.rate * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall)))
-
-    def batch(self, rng: np.random.Generator) -> torch.Tensor:
-        crops = [random_crop(self.pictures, self.recipe.crop, rng, (1.0, 3.0))
-                 for _ in range(self.recipe.batch)]
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float().div_(255)
 
     def state(self) -> dict[str, Any]:
         """Return what the next steps depend on."""
@@ -118,6 +114,16 @@ class Learning:
     def result(self) -> nn.Module:
         """Return the averaged network, for use."""
         return self.average.module.eval()
+
+
+def some_crops(
+    pictures: Sequence[np.ndarray], side: int, count: int,
+    rng: np.random.Generator | None = None,
+) -> torch.Tensor:
+    """Return random crops of one to three times the scale, [count, 3, side, side] in 0..1."""
+    rng = rng or np.random.default_rng(0)
+    crops = [random_crop(pictures, side, rng, (1.0, 3.0)) for _ in range(count)]
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float().div_(255)
 
 
 def textures(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -153,8 +159,8 @@ def run(args: argparse.Namespace) -> int:
              if (value := getattr(args, name)) is not None}
     recipe = replace(RECIPES[args.part], **given)
     features = load_features(args.features)
-    part = make_part(args.part, features, args.out / 'backbone')
     pictures = load_images(args.pictures, SIDE) + textures(args.textures)
+    part = make_part(args.part, features, pictures, args.out / 'backbone')
     learning = Learning(part, pictures, recipe)
     out = args.out / args.part
     if args.resume:
@@ -165,12 +171,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def make_part(name: str, features: nn.Module, backbone: Path) -> nn.Module:
+def make_part(
+    name: str, features: nn.Module, pictures: Sequence[np.ndarray], backbone: Path,
+) -> nn.Module:
     """Return a part to train; raises ValueError where it needs another that is not there."""
     if name == 'autoencoder':
         return AutoencoderPart(features)
     if name == 'encoder':
-        return EncoderPart(features)
+        return EncoderPart(features, some_crops(pictures, 96, 64))
     if not (backbone / 'vae' / 'config.json').is_file():
         raise ValueError(f'{backbone / "vae"}: no autoencoder, on whose latents to learn: '
                          'run `muon-ad train backbone autoencoder` with the same --out first')
@@ -183,8 +191,6 @@ def export(name: str, learning: Learning, folder: Path) -> None:
     if name == 'autoencoder':
         # Unit variance for the denoiser, whatever the training came to.
         net.register_to_config(scaling_factor=_latent_scale(net, learning))
-    elif name == 'encoder':
-        net.register_to_config(scales=_feature_scales(net, learning))
     target = {'autoencoder': 'vae', 'denoiser': 'unet', 'encoder': 'encoder'}[name]
     net.half().save_pretrained(folder / target)
     if name == 'autoencoder':
@@ -207,16 +213,5 @@ def _forget(config: Path, field: str) -> None:
 @torch.no_grad()
 def _latent_scale(net: AutoencoderTiny, learning: Learning) -> float:
     """Return one over the standard deviation of latents."""
-    return round(1 / float(net.encode(_crops(learning) * 2 - 1).latents.std()), 4)
-
-
-@torch.no_grad()
-def _feature_scales(net: FeatureEncoder, learning: Learning) -> list[float]:
-    """Return the root mean square of the features of each level."""
-    return [round(float(level.square().mean().sqrt()), 4) for level in net(_crops(learning))]
-
-
-def _crops(learning: Learning, count: int = 64) -> torch.Tensor:
-    rng = np.random.default_rng(0)
-    batches = math.ceil(count / learning.recipe.batch)
-    return torch.cat([learning.batch(rng) for _ in range(batches)])
+    crops = some_crops(learning.pictures, learning.recipe.crop, 64)
+    return round(1 / float(net.encode(crops * 2 - 1).latents.std()), 4)

@@ -139,21 +139,27 @@ class DenoiserPart(nn.Module):
 
 
 class EncoderPart(nn.Module):
-    """Learns the features of a VGG, level by level."""
+    """Learns the features of a VGG, level by level, in units of their size on `examples`.
+
+    `examples` are pictures [N, 3, H, W] in 0..1.
+    """
 
     COLUMNS = LEVELS
 
-    def __init__(self, features: nn.Module) -> None:
+    def __init__(self, features: nn.Module, examples: torch.Tensor) -> None:
         super().__init__()
         self.net = FeatureEncoder()
+        with torch.no_grad():
+            self._sizes = [level.square().mean().sqrt() for level in features(examples)]
         self._features = [features]
 
     def losses(self, images: torch.Tensor, generator: torch.Generator) -> Losses:
-        """Return the relative distance at each level of pictures [N, 3, H, W] in 0..1."""
+        """Return the mean squared error at each level of pictures [N, 3, H, W] in 0..1."""
         with torch.no_grad():
-            wanted = self._features[0](images)
+            wanted = [x / size for x, size in zip(self._features[0](images), self._sizes,
+                                                  strict=True)]
         found = self.net(images)
-        return {name: (a - b).square().mean() / b.square().mean().clamp_min(1e-6)
+        return {name: F.mse_loss(a, b)
                 for name, a, b in zip(self.COLUMNS, found, wanted, strict=True)}
 
 

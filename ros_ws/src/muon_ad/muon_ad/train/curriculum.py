@@ -65,10 +65,11 @@ class Curriculum:
 
     `style`: the weight of the style to begin with (the paper's lambda_style); that of the content
     is 1 - style. `eta`: how strongly validation moves it, within `limits`. `window`: how many
-    validations are averaged for a trend. `rate` and `final_rate`: learning rates. `warm_up`:
-    steps over which the rate rises at the start (not in the paper; an optimiser's averages need
-    them). `keep`: share kept before pruning has begun. `recovery`: share of the last phase, at
-    its end, in which nothing more is pruned. Raises ValueError for what makes no sense.
+    validations are averaged for a trend. `rate`: learning rate, of which the last phase leaves
+    the share `decay` (the paper's 1e-3 to 1e-4). `warm_up`: steps over which the rate rises at
+    the start (not in the paper; an optimiser's averages need them). `keep`: share kept before
+    pruning has begun. `recovery`: share of the last phase, at its end, in which nothing more is
+    pruned. Raises ValueError for what makes no sense.
     """
 
     steps: int = LENGTH
@@ -77,7 +78,7 @@ class Curriculum:
     limits: tuple[float, float] = (0.5, 0.95)
     window: int = 5
     rate: float = 1e-3
-    final_rate: float = 1e-4
+    decay: float = 0.1
     warm_up: int = 0
     keep: float = 0.95
     recovery: float = 0.5
@@ -90,8 +91,7 @@ class Curriculum:
         _check('eta', self.eta, 0 <= self.eta < math.inf, '0 or more')
         _check('window', self.window, self.window >= 1, '1 or more')
         _check('rate', self.rate, 0 < self.rate < math.inf, 'above 0')
-        _check('final_rate', self.final_rate, 0 < self.final_rate <= self.rate,
-               f'above 0, at most the rate {self.rate}')
+        _check('decay', self.decay, 0 < self.decay <= 1, 'above 0, at most 1')
         _check('warm_up', self.warm_up, self.warm_up >= 0, '0 or more')
         _check('keep', self.keep, PHASES[0].keep <= self.keep <= 1, f'{PHASES[0].keep}..1')
         _check('recovery', self.recovery, 0 <= self.recovery < 1, '0 or more, below 1')
@@ -107,13 +107,13 @@ class Curriculum:
         return next((n for n, end in enumerate(self.ends) if step < end), len(PHASES) - 1)
 
     def learning_rate(self, step: int) -> float:
-        """Return the rate of a step: `rate`, which in the last phase falls to `final_rate`.
+        """Return the rate of a step: `rate`, which falls in the last phase.
 
         The paper gives both ends (1e-3 and 1e-4), not the way: here half a cosine.
         """
         fall = (1 + math.cos(math.pi * self._done(step, JOIN))) / 2
         rise = min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
-        return rise * (self.final_rate + (self.rate - self.final_rate) * fall)
+        return self.rate * rise * (self.decay + (1 - self.decay) * fall)
 
     def style_frozen(self, step: int) -> bool:
         """Return whether the parameters of the style stay as they are: in the last phase."""

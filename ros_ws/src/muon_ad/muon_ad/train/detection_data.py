@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from muon_ad.runtime.decoders import grid
 from muon_ad.runtime.detection import Detector
@@ -172,6 +173,7 @@ class Pool:
         cells = len(grid(width, height, STRIDES)[0])
         self._source, self._teacher = source, teacher
         self._size, self._seed, self.capacity = size, seed, capacity
+        self._end = 0
         self.scenes = Scenes(
             np.empty((capacity, height, width, 3), np.uint8),
             np.empty((capacity, cells, 4), np.float16),
@@ -179,6 +181,13 @@ class Pool:
             np.empty((capacity, cells, len(teacher.columns)), np.float16),
             np.empty((capacity, cells, teacher.channels), np.float16),
         )
+
+    def reach(self, end: int) -> None:
+        """Have the `capacity` scenes before number `end`; makes those that are not there yet."""
+        missing = range(max(self._end, end - self.capacity), end)
+        for index in tqdm(missing, desc='composing scenes', disable=len(missing) < self.capacity):
+            self.make(index)
+        self._end = max(self._end, end)
 
     def make(self, index: int) -> None:
         """Compose scene number `index`, have it labelled, and store it over the oldest."""

@@ -2,17 +2,21 @@
 
 Needs pictures and a teacher, but no annotation: see detection_data for how scenes and targets are
 made of them.
+
+A detector has no style. What the curriculum (train/curriculum.py) calls so is here the imitation
+of the teacher's features: a broad alignment first, while the detections themselves (objectness,
+labels, boxes) stand in for the content. Their balance follows scenes made of pictures that are
+held out; in the last phase the adapters are frozen, which serve the alignment alone. Nothing else
+is, and without features to imitate (--mimic 0) of the curriculum only the learning rate is left.
 """
 
 import argparse
-import csv
-import math
-import os
-from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,27 +39,34 @@ from muon_ad.networks.detector import STRIDES
 from muon_ad.runtime.detection import Detector
 from muon_ad.scene import Scene
 from muon_ad.scene import View
+from muon_ad.train import steering
+from muon_ad.train.checkpoint import CHECKPOINT
+from muon_ad.train.checkpoint import load_checkpoint
+from muon_ad.train.curriculum import Curriculum
 from muon_ad.train.detection_data import disturb
 from muon_ad.train.detection_data import Library
 from muon_ad.train.detection_data import library
 from muon_ad.train.detection_data import Pool
 from muon_ad.train.detection_data import Scenes
 from muon_ad.train.images import DataError
+from muon_ad.train.images import hold_out
 from muon_ad.train.images import load_images
 from muon_ad.train.imitation import feature_loss
 from muon_ad.train.imitation import imitation_losses
 from muon_ad.train.imitation import mirror
 from muon_ad.train.imitation import Targets
+from muon_ad.train.loop import check_finite
+from muon_ad.train.loop import learn
+from muon_ad.train.optimizers import network_optimizer
 from muon_ad.train.teacher import Teacher
 from muon_ad.train.teacher import teacher_package
 
 CLASSES = 'person,chair,couch,dining table,potted plant,tv,bottle,cup,bed'
 SIDE = 400  # short side of the pictures in memory
-CHECKPOINT = 'checkpoint.pt'
-LOG = 'log.csv'
-OPTIONS = ('width', 'height', 'steps', 'batch', 'rate', 'average', 'mimic', 'pool', 'fresh',
-           'seed')
-COLUMNS = ('step', 'loss', 'objectness', 'labels', 'boxes', 'features', 'rate')
+OPTIONS = ('width', 'height', 'steps', 'batch', 'average', 'mimic', 'pool', 'fresh', 'seed')
+COLUMNS = ('loss', 'objectness', 'labels', 'boxes', 'features', *steering.COLUMNS)
+RATES = {'muon': 2.5e-3, 'torch-muon': 2.5e-3, 'adamw': 2.5e-3, 'adam': 2.5e-3, 'lion': 4e-4,
+         'sgd': 3e-2}
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,9 @@ class Recipe:
     height: int = 256
     steps: int = 6000
     batch: int = 8
-    rate: float = 2.5e-3
+    optimizer: str = 'muon'
+    rate: float = RATES['muon']
+    curriculum: bool = True
     weight_decay: float = 0.02
     warm_up: int = 300
     average: float = 0.998
@@ -75,6 +88,11 @@ class Recipe:
     pool: int = 1024
     fresh: int = 1
     seed: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Return whether the curriculum has losses to balance."""
+        return self.curriculum and self.mimic > 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in OPTIONS:
         default = getattr(Recipe, name)
         parser.add_argument(f'--{name}', type=type(default), default=default)
+    steering.add_arguments(parser, RATES)
     parser.add_argument('--sizes', type=size, nargs='*', default=[], metavar='WIDTHxHEIGHT',
                         help='export variants of these sizes beside that of training')
     parser.add_argument('--keep', metavar='CLASSES',
@@ -114,14 +133,26 @@ def run(args: argparse.Namespace) -> int:
     kept = _names(args.keep) if args.keep else classes
     if not set(kept) <= set(classes):
         raise ValueError(f'--keep is {kept}; expected some of {classes}')
-    recipe = Recipe(classes, **{name: getattr(args, name) for name in OPTIONS})
+    recipe = Recipe(
+        classes, **{name: getattr(args, name) for name in OPTIONS}, optimizer=args.optimizer,
+        rate=RATES[args.optimizer] if args.rate is None else args.rate,
+        curriculum=args.curriculum == 'on',
+    )
     teacher = Teacher(
         teacher_package(args.teacher), classes, recipe.width, recipe.height, recipe.mimic > 0
     )
     pictures, unseen = _pictures(args)
-    source = library(tqdm(pictures, desc='finding objects'), teacher.detector, classes)
+    pictures, held = hold_out(pictures) if recipe.balanced else (pictures, [])
+    source, validation = (
+        library(tqdm(some, desc='finding objects'), teacher.detector, classes) if some else None
+        for some in (pictures, held)
+    )
     print('objects to crop:', ', '.join(f'{n} {name}' for name, n in source.counts.most_common()))
-    net = train(recipe, source, teacher, args.out, args.resume, args.checkpoint_every)
+    trainer = Trainer(recipe, teacher, source, validation)
+    if args.resume:
+        trainer.load(args.out / CHECKPOINT)
+    learn(trainer, recipe.steps, args.out, COLUMNS, args.checkpoint_every, log_every=20)
+    net = trainer.average.module.eval()
     about = {
         'name': args.name,
         'licence': args.licence,
@@ -187,61 +218,16 @@ def agreement(
             for index, value in precisions.items()}
 
 
-def train(
-    recipe: Recipe,
-    source: Library,
-    teacher: Teacher,
-    out: Path,
-    resume: bool = False,
-    checkpoint_every: int = 200,
-) -> DetectorNet:
-    """Train a detector; returns the average of its weights, in evaluation mode.
+class Trainer:
+    """Network, its average, optimiser, scenes and step counter of a run, which resumes exactly.
 
-    Writes a checkpoint every so many steps and at the end, and a row of the log every 20. A run
-    that is resumed takes the same steps as one that was never interrupted: every random choice
-    depends on the seed and on the number of the step alone. Raises ValueError where the checkpoint
-    was made with another recipe, FileNotFoundError where there is none to resume.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    run = Run(recipe, teacher.channels)
-    if resume:
-        run.load(out / CHECKPOINT)
-    if run.step < recipe.steps:
-        _take_steps(run, source, teacher, out, checkpoint_every)
-    return run.average.module.eval()
-
-
-def _take_steps(
-    run: 'Run', source: Library, teacher: Teacher, out: Path, checkpoint_every: int
-) -> None:
-    recipe = run.recipe
-    pool = Pool(source, teacher, (recipe.width, recipe.height), recipe.pool, recipe.seed)
-    newest = recipe.pool + run.step * recipe.fresh
-    for index in tqdm(range(newest - recipe.pool, newest), desc='composing scenes'):
-        pool.make(index)
-    _trim_log(out / LOG, run.step)
-    progress = tqdm(total=recipe.steps, initial=run.step, desc='training', unit='step')
-    while run.step < recipe.steps:
-        for index in range(newest, newest + recipe.fresh):
-            pool.make(index)
-        newest += recipe.fresh
-        losses = run.advance(pool.scenes)
-        progress.update()
-        if run.step % 20 == 0:
-            progress.set_postfix({name: f'{value:.3f}' for name, value in losses.items()})
-            _append(out / LOG, [run.step, *(f'{value:.5g}' for value in losses.values())])
-        if run.step % checkpoint_every == 0 or run.step == recipe.steps:
-            run.save(out / CHECKPOINT)
-    progress.close()
-
-
-class Run:
-    """The state of a training: network, its average, optimiser and number of steps taken.
-
-    `channels` is the number of the teacher's features (0: none to imitate).
+    Every random choice depends on the seed and on the number of the step alone. `validation` is
+    what the scenes to validate with are made of, needed where the recipe is `balanced`.
     """
 
-    def __init__(self, recipe: Recipe, channels: int) -> None:
+    def __init__(
+        self, recipe: Recipe, teacher: Teacher, source: Library, validation: Library | None = None,
+    ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.step = 0
@@ -251,33 +237,53 @@ class Run:
         )
         # From own features to the teacher's; not part of the network that is exported.
         self.adapters = nn.ModuleList(
-            nn.Conv2d(NECK, channels, 1) for _ in (STRIDES if channels else ())
+            nn.Conv2d(NECK, teacher.channels, 1) for _ in (STRIDES if teacher.channels else ())
         )
-        learning = nn.ModuleList([self.net, self.adapters])
-        self.optimizer = torch.optim.AdamW(
-            _groups(learning, recipe.weight_decay), lr=recipe.rate, betas=(0.9, 0.98)
+        self.optimizer = network_optimizer(
+            recipe.optimizer, nn.ModuleDict({'net': self.net, 'adapters': self.adapters}),
+            recipe.rate, recipe.weight_decay, first=('net.stage8.0',),
+            last=('net.box', 'net.label', 'adapters'),
         )
         self._places, self._strides = cells(recipe.width, recipe.height)
+        self._pool = Pool(source, teacher, self._size, recipe.pool, recipe.seed)
+        self.steering = self._steering(teacher, validation)
 
-    def advance(self, scenes: Scenes) -> dict[str, float]:
-        """Take one step on scenes drawn from the pool; returns the losses and the rate."""
-        rng = np.random.default_rng([self.recipe.seed, 1, self.step])
-        chosen = rng.choice(len(scenes.images), self.recipe.batch)
-        images, targets = _batch(scenes, chosen, rng)
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.recipe.width, self.recipe.height
+
+    def _steering(self, teacher: Teacher, validation: Library | None) -> steering.Steering:
+        recipe = self.recipe
+        if not recipe.curriculum:
+            plan = steering.RiseAndFall(recipe.steps, recipe.rate, recipe.warm_up, recipe.warm_up)
+            return steering.Steering(self.optimizer, plan, self.adapters)
+        plan = Curriculum(recipe.steps, rate=recipe.rate, warm_up=recipe.warm_up)
+        if not recipe.balanced:
+            return steering.Steering(self.optimizer, plan, self.adapters)
+        pool = Pool(validation, teacher, self._size, 2 * recipe.batch, recipe.seed)
+        pool.reach(pool.capacity)
+        batch = _batch(pool.scenes, np.arange(pool.capacity))
+        return steering.Steering(self.optimizer, plan, self.adapters,
+                                 partial(self._validate, *batch))
+
+    def advance(self) -> dict[str, float]:
+        """Take one step on scenes drawn from the pool; return what to log of it.
+
+        Raises DivergedError, with the weights as before, where the loss is not finite.
+        """
+        recipe = self.recipe
+        prepared = self.steering.prepare(self.step)
+        self._pool.reach(recipe.pool + (self.step + 1) * recipe.fresh)
+        rng = np.random.default_rng([recipe.seed, 1, self.step])
+        chosen = rng.choice(recipe.pool, recipe.batch)
+        images, targets = _batch(self._pool.scenes, chosen, rng)
         if rng.random() < 0.5:
             images, targets = mirror(images, targets)
-        rate = _rate(self.recipe, self.step)
-        for group in self.optimizer.param_groups:
-            group['lr'] = rate
         self.net.train()
-        with torch.autocast('cpu', torch.bfloat16):
-            features = self.net.features(images)
-            raw = self.net.head(features)
-            # Without features to imitate there are no adapters.
-            likened = [adapt(level) for adapt, level in zip(self.adapters, features)]  # noqa: B905
-        losses = imitation_losses(raw.float(), targets, self._places, self._strides)
-        losses['features'] = self.recipe.mimic * feature_loss(likened, targets.features)
-        total = sum(losses.values())
+        losses = self._losses(images, targets)
+        factors = self.steering.factors()
+        total = sum(factors[_kind(name)] * value for name, value in losses.items())
+        check_finite(total.item(), self.step)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 10)
@@ -285,72 +291,64 @@ class Run:
         self.average.update_parameters(self.net)
         self.step += 1
         values = {name: value.item() for name, value in losses.items()}
-        return {'loss': total.item(), **values, 'rate': rate}
+        return {'loss': total.item(), **values, **prepared}
 
-    def save(self, path: Path) -> None:
-        """Write the state to `path`; an interruption leaves the previous file whole."""
-        partial = path.with_suffix('.partial')
-        torch.save(
-            {
-                'recipe': asdict(self.recipe),
-                'step': self.step,
-                'net': self.net.state_dict(),
-                'adapters': self.adapters.state_dict(),
-                'average': self.average.state_dict(),
-                'optimizer': self.optimizer.state_dict(),
-            },
-            partial,
-        )
-        os.replace(partial, path)
+    def _losses(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
+        with torch.autocast('cpu', torch.bfloat16):
+            features = self.net.features(images)
+            raw = self.net.head(features)
+            # Without features to imitate there are no adapters.
+            likened = [adapt(level) for adapt, level in zip(self.adapters, features)]  # noqa: B905
+        losses = imitation_losses(raw.float(), targets, self._places, self._strides)
+        losses['features'] = self.recipe.mimic * feature_loss(likened, targets.features)
+        return losses
+
+    def _validate(self, images: Tensor, targets: Targets) -> tuple[float, float]:
+        """Return what the curriculum calls style and content loss."""
+        self.net.eval()
+        sums = {'style': 0.0, 'content': 0.0}
+        with torch.no_grad():
+            for name, value in self._losses(images, targets).items():
+                sums[_kind(name)] += value.item()
+        return sums['style'], sums['content']
+
+    def state(self) -> dict[str, Any]:
+        """Return the contents of a checkpoint."""
+        return {
+            'recipe': asdict(self.recipe),
+            'step': self.step,
+            'net': self.net.state_dict(),
+            'adapters': self.adapters.state_dict(),
+            'average': self.average.state_dict(),
+            'optimizer': self.optimizer.state_dict(),
+            'curriculum': self.steering.state(),
+        }
 
     def load(self, path: Path) -> None:
-        """Take up the state in `path`; raises ValueError where its recipe is another."""
-        state = torch.load(path, weights_only=True)
-        if state['recipe'] != asdict(self.recipe):
-            raise ValueError(f'{path}: made with {state["recipe"]}; asked for {self.recipe}')
+        """Take up the state in `path`.
+
+        Raises FileNotFoundError, or ValueError where it was made with another recipe.
+        """
+        state = load_checkpoint(path, {'recipe': asdict(self.recipe)})
         self.step = state['step']
         self.net.load_state_dict(state['net'])
         self.adapters.load_state_dict(state['adapters'])
         self.average.load_state_dict(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
+        self.steering.load(state['curriculum'])
+
+
+def _kind(loss: str) -> str:
+    return 'style' if loss == 'features' else 'content'
 
 
 def _batch(
-    scenes: Scenes, chosen: np.ndarray, rng: np.random.Generator
+    scenes: Scenes, chosen: np.ndarray, rng: np.random.Generator | None = None,
 ) -> tuple[Tensor, Targets]:
-    pixels = np.stack([disturb(rng, scenes.images[index]) for index in chosen])
+    """Return images [B, 3, H, W] in 0..1, disturbed where there is an `rng`, and their targets."""
+    pixels = np.stack([disturb(rng, scenes.images[index]) if rng else scenes.images[index]
+                       for index in chosen])
     # Channels last in memory, as the convolutions like it.
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
     parts = (scenes.boxes, scenes.objectness, scenes.labels, scenes.features)
     return images, Targets(*(torch.from_numpy(part[chosen]).float() for part in parts))
-
-
-def _groups(net: nn.Module, weight_decay: float) -> list[dict]:
-    """Decay filters only: biases and normalisation have no reason to shrink."""
-    filters = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim <= 1]
-    return [{'params': filters, 'weight_decay': weight_decay},
-            {'params': others, 'weight_decay': 0.0}]
-
-
-def _rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth."""
-    if step < recipe.warm_up:
-        return recipe.rate * (step + 1) / recipe.warm_up
-    done = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
-    return recipe.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
-
-
-def _append(path: Path, row: Iterable) -> None:
-    with path.open('a', newline='', encoding='utf-8') as stream:
-        csv.writer(stream).writerow(row)
-
-
-def _trim_log(path: Path, step: int) -> None:
-    """Keep the rows up to `step`: what came after them is about to be done again."""
-    rows = []
-    if step and path.exists():
-        with path.open(newline='', encoding='utf-8') as stream:
-            rows = [row for row in list(csv.reader(stream))[1:] if int(row[0]) <= step]
-    with path.open('w', newline='', encoding='utf-8') as stream:
-        csv.writer(stream).writerows([COLUMNS, *rows])

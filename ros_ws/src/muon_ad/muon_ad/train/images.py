@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov')
+HELD_OUT = 8    # one picture of so many validates
 
 
 class DataError(ValueError):
@@ -76,6 +77,19 @@ def _scaled(image: np.ndarray, side: int) -> np.ndarray:
     size = [max(side, round(n * ratio)) for n in image.shape[1::-1]]
     method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
     return cv2.resize(image, size, interpolation=method)
+
+
+def hold_out(pictures: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Divide pictures into those to learn from and, of each eight, one to validate with.
+
+    Raises DataError for fewer than two.
+    """
+    if len(pictures) < 2:
+        raise DataError(f'{len(pictures)} pictures; a curriculum needs 2 or more, to validate '
+                        'with some: give more, or --curriculum off')
+    held = set(range(HELD_OUT - 1, len(pictures), HELD_OUT)) or {len(pictures) - 1}
+    return ([each for index, each in enumerate(pictures) if index not in held],
+            [pictures[index] for index in sorted(held)])
 
 
 def random_crop(

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -26,16 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'on train')
     parser.add_argument('--steps', type=int, default=LENGTH,
                         help=f'length of the training (default {LENGTH})')
-    parser.add_argument('--rate', type=float, help='learning rate; it falls to a tenth')
+    parser.add_argument('--rate', type=float, default=Curriculum.rate,
+                        help=f'learning rate (default {Curriculum.rate:g})')
     parser.add_argument('-o', '--out', type=Path, metavar='PICTURE',
                         help='draw the schedules, too')
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table and write the picture; returns the exit status."""
-    plan = Curriculum(args.steps)
-    if args.rate is not None:
-        plan = replace(plan, rate=args.rate, final_rate=args.rate / 10)
+    plan = Curriculum(args.steps, rate=args.rate)
     print(table(plan))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,52 +3,70 @@
 The recipe: a warm start in which the student learns to reproduce its input, then perceptual
 losses (train/perceptual.py) while the weight of the style rises, and throughout a penalty on
 answers that change when the camera moves by a pixel or the sensor adds noise.
+
+With the curriculum (train/curriculum.py), the balance of style (statistics, palette) and content
+(features, tones) follows photographs that are held out, and in its last phase the style encoder,
+and with it every scale and shift by which a style modulates the student, stays as it is.
 """
 
 import argparse
-import csv
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
-from tqdm import tqdm
 
 from muon_ad.networks.style import STYLE_SIZE
 from muon_ad.networks.style import StyleConfig
 from muon_ad.networks.style import StyleEncoder
 from muon_ad.networks.style import StyleStudent
 from muon_ad.train import perceptual
+from muon_ad.train import steering
+from muon_ad.train.checkpoint import CHECKPOINT
+from muon_ad.train.checkpoint import load_checkpoint
+from muon_ad.train.curriculum import Curriculum
+from muon_ad.train.images import hold_out
 from muon_ad.train.images import load_images
 from muon_ad.train.images import random_crop
+from muon_ad.train.loop import check_finite
+from muon_ad.train.loop import learn
+from muon_ad.train.optimizers import network_optimizer
 
-CHECKPOINT = 'checkpoint.pt'
-LOG = 'log.csv'
 SHIFT = 3  # largest camera motion, in pixels, of the steadiness loss
 WEIGHTS = {'style': 10.0, 'content': 6.0, 'structure': 6.0, 'palette': 20.0, 'variation': 0.3,
            'steadiness': 60.0, 'copy': 20.0}
+# What the curriculum balances; the other losses keep their weights.
+BALANCED = {'style': 'style', 'palette': 'style', 'content': 'content', 'structure': 'content'}
+COLUMNS = ('total', *WEIGHTS, *steering.COLUMNS)
+RATES = {'muon': 2e-3, 'torch-muon': 2e-3, 'adamw': 2e-3, 'adam': 2e-3, 'lion': 3e-4, 'sgd': 3e-2}
+RISE = 100      # steps in which the learning rate rises
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What a training run is made of.
 
-    `warm` steps of copying, then `ramp` steps in which the style gains weight; over the last
-    quarter of `steps` the learning rate falls. A batch is that many photographs, each with a
-    style of its own, a drawn one with the probability `builtin`.
+    `warm` steps of copying, then `ramp` steps in which the style gains weight. The learning rate
+    falls in the last phase of the curriculum, or without one over the last quarter of `steps`. A
+    batch is that many photographs, each with a style of its own, a drawn one with the probability
+    `builtin`.
     """
 
     steps: int = 12000
     crop: int = 96
     batch: int = 4
-    rate: float = 2e-3
+    optimizer: str = 'muon'
+    rate: float = RATES['muon']
+    curriculum: bool = True
     warm: int = 500
     ramp: int = 1500
     builtin: float = 0.75
@@ -81,6 +99,11 @@ class Corpus:
         styles = [self._painting(rng) if n < 0 else self.builtin[n] for n in drawn]
         return to_tensor(content), to_tensor(np.stack(styles)), drawn
 
+    def divided(self) -> tuple['Corpus', 'Corpus']:
+        """Return this corpus without some photographs, and one of these for validation."""
+        content, held = hold_out(self.content)
+        return replace(self, content=content), replace(self, content=held)
+
     def _painting(self, rng: np.random.Generator) -> np.ndarray:
         crop = random_crop(self.paintings, STYLE_SIZE, rng, (0.75, 1.25))
         # Exchanged colour channels give one way of painting several palettes.
@@ -108,60 +131,93 @@ class Trainer:
     def __init__(self, corpus: Corpus, features: nn.Module, recipe: Recipe,
                  config: StyleConfig) -> None:
         torch.manual_seed(recipe.seed)
-        self.corpus = corpus
+        self.corpus, held = corpus.divided() if recipe.curriculum else (corpus, None)
         self.recipe = recipe
         self.config = config
         self.features = features.to(memory_format=torch.channels_last)
         self.student = StyleStudent(config).to(memory_format=torch.channels_last)
         self.encoder = StyleEncoder(config).to(memory_format=torch.channels_last)
-        self.parameters = [*self.student.parameters(), *self.encoder.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, recipe.rate, (0.9, 0.98),
-                                           weight_decay=1e-4, fused=True)
+        learning = nn.ModuleDict({'student': self.student, 'encoder': self.encoder})
+        self.parameters = list(learning.parameters())
+        self.optimizer = network_optimizer(
+            recipe.optimizer, learning, recipe.rate, weight_decay=1e-4,
+            first=('student.stem', 'encoder.stages.0'), last=('student.last', 'encoder.head'),
+        )
         self.step = 0
         # What a drawn style looks like to the features never changes.
         self._drawn = [self._statistics(to_tensor(image[None])) for image in corpus.builtin]
+        self.steering = self._steering(held)
+
+    def _steering(self, held: Corpus | None) -> steering.Steering:
+        recipe = self.recipe
+        if held is None:
+            # Constant so long that a run can be prolonged, or cut short, by resuming with other
+            # steps.
+            plan = steering.RiseAndFall(recipe.steps, recipe.rate, RISE, 0.75 * recipe.steps)
+            return steering.Steering(self.optimizer, plan, self.encoder)
+        plan = Curriculum(recipe.steps, rate=recipe.rate, warm_up=RISE)
+        rng = np.random.default_rng([recipe.seed, 0, 1])
+        batch = held.batch(replace(recipe, batch=2 * recipe.batch), rng)
+        return steering.Steering(self.optimizer, plan, self.encoder,
+                                 partial(self._validate, *batch))
 
     def _statistics(self, styles: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=self.recipe.half):
+        with torch.no_grad(), self._precision():
             return perceptual.statistics(self.features(styles))
 
-    def rate(self) -> float:
-        """Learning rate of this step: a short rise, constant, a cosine to a hundredth at the end.
-
-        Constant so long that a run can be prolonged, or cut short, by resuming with other steps.
-        """
-        rise = min(1.0, (self.step + 1) / 100)
-        fall = max(0.0, 4 * self.step / self.recipe.steps - 3)
-        return self.recipe.rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall)))
-
     def advance(self) -> dict[str, float]:
-        """Do one step and return its losses, unweighted, by name."""
+        """Do one step; return its losses, unweighted, by name, and what the schedule set.
+
+        Raises DivergedError, with the weights as before, where the loss is not finite.
+        """
         rng = np.random.default_rng([self.recipe.seed, self.step])
-        for group in self.optimizer.param_groups:
-            group['lr'] = self.rate()
+        prepared = self.steering.prepare(self.step)
         losses = self._losses(rng)
         total = sum(self._weight(name) * value for name, value in losses.items())
-        if not torch.isfinite(total):
-            raise FloatingPointError(f'step {self.step}: loss is {total.item()}; lower --rate')
+        check_finite(total.item(), self.step)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.parameters, 5.0)
         self.optimizer.step()
         self.step += 1
-        return {'total': total.item(), **{name: float(v.detach()) for name, v in losses.items()}}
+        values = {name: value.item() for name, value in losses.items()}
+        return {'total': total.item(), **values, **prepared}
 
     def _weight(self, name: str) -> float:
-        if name != 'style' and name != 'palette':
-            return self.recipe.weights[name]
+        weight = self.recipe.weights[name]
+        if name in BALANCED:
+            weight *= self.steering.factors()[BALANCED[name]]
+        if name not in ('style', 'palette'):
+            return weight
         risen = (self.step - self.recipe.warm) / self.recipe.ramp
-        return self.recipe.weights[name] * min(1.0, 0.15 + 0.85 * risen)
+        return weight * min(1.0, 0.15 + 0.85 * risen)
+
+    def _validate(
+        self, wide: torch.Tensor, styles: torch.Tensor, drawn: list[int],
+    ) -> tuple[float, float]:
+        """Return the style and the content loss of a batch, as the recipe weighs their parts."""
+        photo = self._cropped(wide)
+        rng = np.random.default_rng([self.recipe.seed, 0, 2])   # the same colours each time
+        with torch.no_grad(), self._precision():
+            found = self.student(photo, self.encoder(styles)).float()
+            losses = self._perceptual(found, photo, styles, drawn, rng)
+        sums = {'style': 0.0, 'content': 0.0}
+        for name, kind in BALANCED.items():
+            sums[kind] += self.recipe.weights[name] * losses[name].item()
+        return sums['style'], sums['content']
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast('cpu', torch.bfloat16, enabled=self.recipe.half)
+
+    def _cropped(self, wide: torch.Tensor) -> torch.Tensor:
+        crop = self.recipe.crop
+        return wide[:, :, :crop, :crop].contiguous(memory_format=torch.channels_last)
 
     def _losses(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         wide, styles, drawn = self.corpus.batch(self.recipe, rng)
-        crop = self.recipe.crop
-        photo = wide[:, :, :crop, :crop].contiguous(memory_format=torch.channels_last)
+        photo = self._cropped(wide)
         warm = self.step < self.recipe.warm
-        with torch.autocast('cpu', torch.bfloat16, enabled=self.recipe.half):
+        with self._precision():
             if warm:
                 vectors = self.encoder(F.interpolate(photo.flip(3), STYLE_SIZE, mode='bilinear'))
             else:
@@ -206,81 +262,26 @@ class Trainer:
         answer = self.student(moved, vectors[some]).float()
         return F.mse_loss(answer[:, :, :crop - dy, :crop - dx], found[some, :, dy:, dx:])
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint that is complete or not there at all."""
-        partial = path.with_suffix('.partial')
-        with partial.open('wb') as stream:
-            torch.save({
-                'step': self.step, 'config': self.config.to_dict(),
-                'recipe': asdict(self.recipe), 'student': self.student.state_dict(),
-                'encoder': self.encoder.state_dict(), 'optimizer': self.optimizer.state_dict(),
-            }, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+    def state(self) -> dict[str, Any]:
+        """Return the contents of a checkpoint."""
+        return {
+            'step': self.step, 'config': self.config.to_dict(), 'recipe': asdict(self.recipe),
+            'student': self.student.state_dict(), 'encoder': self.encoder.state_dict(),
+            'optimizer': self.optimizer.state_dict(), 'curriculum': self.steering.state(),
+        }
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint; only steps and loss weights may differ from its run's.
 
         Raises FileNotFoundError, or ValueError where it belongs to another run.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f'{path}: no checkpoint to resume; start without --resume')
-        state = torch.load(path, map_location='cpu', weights_only=True)
-        may_differ = {name: state['recipe'][name] for name in ('steps', 'weights')}
-        recipe = {**asdict(self.recipe), **may_differ}
-        for name, have in (('config', self.config.to_dict()), ('recipe', recipe)):
-            if state[name] != have:
-                raise ValueError(f'{path}: made with {name} {state[name]}, not {have}; give the '
-                                 'same arguments, or another --out')
+        made_with = {'config': self.config.to_dict(), 'recipe': asdict(self.recipe)}
+        state = load_checkpoint(path, made_with, may_differ=('steps', 'weights'))
         self.student.load_state_dict(state['student'])
         self.encoder.load_state_dict(state['encoder'])
         self.optimizer.load_state_dict(state['optimizer'])
+        self.steering.load(state['curriculum'])
         self.step = state['step']
-
-
-class Log:
-    """CSV of losses, one row every `every` steps; rows after a resumed step are dropped."""
-
-    COLUMNS = ('step', 'rate', 'total', *WEIGHTS)
-
-    def __init__(self, path: Path, step: int) -> None:
-        rows = []
-        if step and path.is_file():
-            with path.open(newline='') as stream:
-                rows = [row for row in csv.DictReader(stream) if int(row['step']) <= step]
-        self._stream = path.open('w', newline='', buffering=1)
-        self._writer = csv.DictWriter(self._stream, self.COLUMNS, restval='')
-        self._writer.writeheader()
-        self._writer.writerows(rows)
-
-    def write(self, step: int, rate: float, losses: dict[str, float]) -> None:
-        """Append one row."""
-        values = {name: f'{value:.5f}' for name, value in losses.items()}
-        self._writer.writerow({'step': step, 'rate': f'{rate:.6f}', **values})
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
-
-
-def train(trainer: Trainer, out: Path, save_every: int = 500, log_every: int = 50) -> None:
-    """Run to the last step, leaving `checkpoint.pt` and `log.csv` in `out`."""
-    log = Log(out / LOG, trainer.step)
-    bar = tqdm(total=trainer.recipe.steps, initial=trainer.step, desc='training', unit='step')
-    try:
-        while trainer.step < trainer.recipe.steps:
-            rate = trainer.rate()
-            losses = trainer.advance()
-            bar.update()
-            if trainer.step % log_every == 0 or trainer.step == trainer.recipe.steps:
-                log.write(trainer.step, rate, losses)
-                bar.set_postfix({name: f'{value:.3f}' for name, value in losses.items()})
-            if trainer.step % save_every == 0 or trainer.step == trainer.recipe.steps:
-                trainer.save(out / CHECKPOINT)
-    finally:
-        bar.close()
-        log.close()
 
 
 def load_corpus(
@@ -306,10 +307,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoint and log')
     parser.add_argument('--resume', action='store_true',
                         help='continue from the checkpoint in OUT')
+    parser.add_argument('--checkpoint-every', type=int, default=500, metavar='STEPS')
     parser.add_argument('--steps', type=int, default=recipe.steps)
     parser.add_argument('--batch', type=int, default=recipe.batch)
     parser.add_argument('--crop', type=int, default=recipe.crop, help='pixels, a multiple of 8')
-    parser.add_argument('--rate', type=float, default=recipe.rate, help='peak learning rate')
+    steering.add_arguments(parser, RATES)
     parser.add_argument('--seed', type=int, default=recipe.seed)
     parser.add_argument('--weights', type=loss_weight, nargs='+', default=[], metavar='NAME=VALUE',
                         help=f'weights of losses, instead of {WEIGHTS}')
@@ -334,14 +336,14 @@ def loss_weight(text: str) -> tuple[str, float]:
 def run(args: argparse.Namespace) -> int:
     """Train as asked; returns the exit code."""
     torch.set_num_threads(args.threads)
-    recipe = Recipe(steps=args.steps, batch=args.batch, crop=args.crop, rate=args.rate,
-                    seed=args.seed, half=not args.fp32, weights={**WEIGHTS, **dict(args.weights)})
-    args.out.mkdir(parents=True, exist_ok=True)
+    rate = RATES[args.optimizer] if args.rate is None else args.rate
+    recipe = Recipe(steps=args.steps, batch=args.batch, crop=args.crop, rate=rate, seed=args.seed,
+                    optimizer=args.optimizer, curriculum=args.curriculum == 'on',
+                    half=not args.fp32, weights={**WEIGHTS, **dict(args.weights)})
     features = perceptual.load_features(args.features)
     corpus = load_corpus(args.content, args.paintings, args.styles)
     trainer = Trainer(corpus, features, recipe, StyleConfig())
-    checkpoint = args.out / CHECKPOINT
     if args.resume:
-        trainer.load(checkpoint)
-    train(trainer, args.out)
+        trainer.load(args.out / CHECKPOINT)
+    learn(trainer, recipe.steps, args.out, COLUMNS, args.checkpoint_every)
     return 0

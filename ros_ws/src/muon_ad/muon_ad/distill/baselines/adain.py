@@ -12,22 +12,10 @@ import torch
 
 from muon_ad.distill.baselines.picture import from_picture
 from muon_ad.distill.baselines.picture import to_picture
+from muon_ad.distill.statistics import align_statistics
 from muon_ad.networks.vgg import Codec
 
 LEVEL = 4
-
-
-def align_statistics(content: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-    """Return `content` [N, C, ...] with mean and standard deviation of `style` in each channel.
-
-    Both over all that follows the channels, whose sizes may differ. A constant channel becomes the
-    style's mean.
-    """
-    places = tuple(range(2, content.ndim))
-    variance, mean = torch.var_mean(content, places, correction=0, keepdim=True)
-    wanted_variance, wanted_mean = torch.var_mean(style, places, correction=0, keepdim=True)
-    scale = (wanted_variance / variance.clamp_min(1e-10)).sqrt()
-    return (content - mean) * scale + wanted_mean
 
 
 @dataclass(frozen=True)

@@ -11,29 +11,9 @@ import torch
 
 from muon_ad.distill.baselines.picture import from_picture
 from muon_ad.distill.baselines.picture import to_picture
+from muon_ad.distill.statistics import whiten_and_colour
 from muon_ad.networks.vgg import Codec
 from muon_ad.networks.vgg import LEVELS
-
-# Of the largest eigenvalue: in directions below it the features say nothing but rounding.
-_NEGLIGIBLE = 1e-5
-
-
-def whiten_and_colour(content: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-    """Return `content` [C, N] with the mean and covariance of `style` [C, M]; both float64.
-
-    Equations 1 and 2. Directions in which the content hardly varies stay empty, so that the
-    covariance is the style's as far as the content has the directions.
-    """
-    centred = content - content.mean(dim=1, keepdim=True)
-    mean = style.mean(dim=1, keepdim=True)
-    return _power(style - mean, 0.5) @ (_power(centred, -0.5) @ centred) + mean
-
-
-def _power(centred: torch.Tensor, exponent: float) -> torch.Tensor:
-    """Return the covariance of centred points [C, N] to a power, on the directions they have."""
-    values, vectors = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
-    kept = values > _NEGLIGIBLE * values[-1]
-    return vectors[:, kept] * values[kept] ** exponent @ vectors[:, kept].T
 
 
 @dataclass(frozen=True)
