@@ -132,6 +132,21 @@ def one_box_package(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope='session')
+def backbone_folder(tmp_path_factory):
+    """Call with sd15, sdxl, sd3 or plain: a tiny random diffusers folder (tiny_backbones.py)."""
+    import tiny_backbones
+
+    folder = tmp_path_factory.mktemp('backbones')
+
+    def build(name: str) -> Path:
+        if not (folder / name).is_dir():
+            getattr(tiny_backbones, f'build_{name}')(folder / name)
+        return folder / name
+
+    return build
+
+
 def _save_network(
     path: Path, nodes: list, inputs: dict, outputs: dict, **more: np.ndarray
 ) -> None:

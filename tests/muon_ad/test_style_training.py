@@ -78,9 +78,7 @@ def test_a_run_leaves_a_checkpoint_and_a_log_of_every_loss(make_trainer, tmp_pat
     assert encoder.head.out_features == TINY.style_length
 
 
-@pytest.mark.parametrize('settings', [
-    {'optimizer': name} for name in training.RATES
-] + [{'curriculum': False}])
+@pytest.mark.parametrize('settings', [{}, {'optimizer': 'adamw', 'curriculum': False}])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(make_trainer, tmp_path, settings):
     recipe = replace(RECIPE, steps=7, **settings)
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
@@ -129,14 +127,14 @@ def arguments(tmp_path) -> list[str]:
     torch.save(perceptual.Features().state_dict(), tmp_path / 'features.pth')
     return ['train', 'style', '--content', str(tmp_path / 'photos'), '--styles',
             str(tmp_path / 'styles'), '--features', str(tmp_path / 'features.pth'), '--crop', '32',
-            '--batch', '2', '--steps', '24', '--checkpoint-every', '5', '--fp32']
+            '--batch', '2', '--steps', '10', '--checkpoint-every', '2', '--fp32']
 
 
 def test_a_run_that_was_killed_goes_on_as_if_it_never_was(arguments, tmp_path):
     whole, broken = tmp_path / 'whole', tmp_path / 'broken'
     assert main([*arguments, '--out', str(whole)]) == 0
     kill_once_there_is(broken / CHECKPOINT, [*arguments, '--out', str(broken)])
-    assert 5 <= torch.load(broken / CHECKPOINT, weights_only=True)['step'] < 24
+    assert 2 <= torch.load(broken / CHECKPOINT, weights_only=True)['step'] < 10
     assert main([*arguments, '--out', str(broken), '--resume']) == 0
     assert (broken / LOG).read_text() == (whole / LOG).read_text()
     assert_same_state(whole / CHECKPOINT, broken / CHECKPOINT)
@@ -170,14 +168,14 @@ def test_in_the_last_phase_the_style_encoder_is_frozen_and_the_student_learns(ma
 
 
 def test_the_balance_follows_photographs_that_are_not_learnt_from(make_trainer):
-    recipe = replace(RECIPE, steps=24, warm=0, ramp=1)
+    recipe = replace(RECIPE, steps=12, warm=0, ramp=1)
     trainer = make_trainer(recipe)
     assert len(trainer.corpus.content) == 2     # of the three there are
-    logged = [trainer.advance() for _ in range(24)]
+    logged = [trainer.advance() for _ in range(12)]
     balance = [row['lambda'] for row in logged]
-    assert set(balance[:5]) == {0.8}
-    assert len(set(balance[4:12])) > 4
-    assert len(set(balance[12:])) == 1
+    assert balance[:2] == [0.8, 0.8]
+    assert len(set(balance[1:6])) == 5
+    assert len(set(balance[5:])) == 1
     last, weights = logged[-1], {**training.WEIGHTS, 'copy': 0}
     style, content = balance[-1] / 0.8, (1 - balance[-1]) / 0.2
     assert last['total'] == pytest.approx(sum([
@@ -210,11 +208,9 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_changes_nothing(make_tr
     assert torch.equal(trainer.student.stem.weight, before) and trainer.step == 0
 
 
-@pytest.mark.parametrize('optimizer', ['muon', 'adamw'])
-def test_training_learns_to_copy(make_trainer, optimizer):
-    trainer = make_trainer(training.Recipe(steps=400, crop=32, batch=2, warm=400, half=False,
-                                           optimizer=optimizer))
-    losses = [trainer.advance()['copy'] for _ in range(150)]
+def test_training_learns_to_copy(make_trainer):
+    trainer = make_trainer(training.Recipe(steps=400, crop=32, batch=2, warm=400, half=False))
+    losses = [trainer.advance()['copy'] for _ in range(100)]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
 

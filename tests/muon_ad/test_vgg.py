@@ -1,4 +1,4 @@
-"""The distilled VGG-19: shapes, the way back, and weights that are absent, damaged, untrained."""
+"""The distilled VGG-19: shapes, the way back; weights that are missing, damaged, untrained."""
 
 import numpy as np
 import pytest

@@ -22,11 +22,12 @@ from muon_ad_nodes.bringup.parse import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ('multitask.launch.xml', 'style_only.launch.xml')
+STYLIZER = 'stylizer.launch.xml'
 PLATFORMS = ('x86', 'jetson_orin_nx', 'jetson_agx_orin')
 JETSONS = PLATFORMS[1:]
 EXECUTABLES = (
     'realsense_camera', 'csi_camera', 'bag_player', 'style_transfer', 'object_detector',
-    'frame_sync', 'supervisor',
+    'stylizer', 'frame_sync', 'supervisor',
 )  # fmt: skip
 CAMERA = ['/camera/camera', '/camera/style_transfer', '/camera/object_detector']
 GIVEN_TO_ALL = {'use_sim_time': False, 'realtime.enabled': False}
@@ -215,7 +216,7 @@ def test_environment(installed, distribution, older):
     assert all(node.environment == expected for node in launch.nodes)
 
 
-@pytest.mark.parametrize('file', FILES)
+@pytest.mark.parametrize('file', (*FILES, STYLIZER))
 def test_every_argument_is_described_and_every_switch_has_choices(file):
     arguments = list(declared_everywhere(parse(ROOT / 'launch' / file)))
     assert arguments
@@ -223,6 +224,40 @@ def test_every_argument_is_described_and_every_switch_has_choices(file):
         assert argument.description != 'no description given', argument.name
         if argument.default in ('true', 'false'):
             assert argument.choices == ('true', 'false'), argument.name
+
+
+@pytest.mark.parametrize('supervised', ['true', 'false'])
+def test_the_stylizer_stands_beside_what_streams(installed, supervised):
+    launch = evaluate(
+        STYLIZER, backbone='007', device='cpu', threads='2', queue_length='1',
+        supervised=supervised, log_level='debug',
+    )  # fmt: skip
+    assert names(launch) == ['/stylizer', '/stylizer_supervisor'][:1 + (supervised == 'true')]
+    assert not set(names(launch)) & set(names(evaluate('multitask.launch.xml')))
+    stylizer = launch.nodes[0]
+    known = declared('stylizer')
+    given = inline(stylizer)
+    assert given == {
+        'use_sim_time': False, 'realtime.policy': 'batch', 'realtime.nice': 10,
+        'backbone': '007', 'device': 'cpu', 'threads': 2, 'queue_length': 1,
+    }
+    for name in given.keys() - {'use_sim_time'}:
+        known[name].check(given[name])
+    profile = str(installed / 'launch' / 'fastdds.xml')
+    assert stylizer.environment == {'FASTDDS_DEFAULT_PROFILES_FILE': profile}
+    if supervised == 'true':
+        assert inline(launch.nodes[1])['nodes'] == ['/stylizer']
+
+
+def test_the_stylizer_can_be_included_and_leaves_the_environment_of_others_alone(tmp_path):
+    file = tmp_path / 'both.launch.xml'
+    file.write_text(
+        f'<launch><include file="$(find-pkg-share muon_ad_nodes)/launch/{STYLIZER}"/>'
+        '<node pkg="muon_ad_nodes" exec="csi_camera" name="other"/></launch>'
+    )
+    launch = load(file, {}, {})
+    assert names(launch) == ['/stylizer', '/stylizer_supervisor', '/other']
+    assert launch.nodes[-1].environment == {}
 
 
 def declared(executable: str) -> dict:

@@ -8,7 +8,7 @@ share = Path('share') / package_name
 
 NODES = (
     'realsense_camera', 'csi_camera', 'bag_player', 'style_transfer', 'object_detector',
-    'frame_sync', 'supervisor',
+    'stylizer', 'frame_sync', 'supervisor',
 )
 
 

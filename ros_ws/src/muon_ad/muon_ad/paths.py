@@ -1,5 +1,9 @@
-"""Paths that others name: a name that no file can have is one that is not there, and no crash."""
+"""Paths that others name: a name that no file can have is one that is not there, and no crash.
 
+And files that are replaced as a whole.
+"""
+
+import os
 from pathlib import Path
 
 
@@ -25,3 +29,16 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there complete, or as it was before, whenever the process dies.
+
+    Raises OSError.
+    """
+    partial = path.with_name(f'.{path.name}.partial')
+    with partial.open('wb') as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)

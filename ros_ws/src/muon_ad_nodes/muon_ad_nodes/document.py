@@ -8,7 +8,7 @@ from muon_ad_nodes.parts.parameters import Parameter
 
 NODES = (
     'realsense_camera', 'csi_camera', 'bag_player', 'style_transfer', 'object_detector',
-    'frame_sync', 'supervisor',
+    'stylizer', 'frame_sync', 'supervisor',
 )
 
 HEADER = """# Parameters

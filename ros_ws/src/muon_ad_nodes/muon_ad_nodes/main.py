@@ -58,6 +58,11 @@ def object_detector() -> int:
     return _run('object_detector')
 
 
+def stylizer() -> int:
+    """Run the node that stylises on request, at best quality."""
+    return _run('stylizer')
+
+
 def frame_sync() -> int:
     """Run the node that pairs images by stamp."""
     return _run('frame_sync')

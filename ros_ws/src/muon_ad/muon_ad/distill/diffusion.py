@@ -16,6 +16,7 @@ from muon_ad.distill.folders import load_denoiser
 from muon_ad.distill.noise import load_noise_schedule
 from muon_ad.distill.noise import NoiseSchedule
 from muon_ad.distill.processors import capture
+from muon_ad.distill.processors import checkpoint_with_processors
 from muon_ad.distill.processors import self_attention_layers
 from muon_ad.distill.prompts import needs_time_ids
 from muon_ad.distill.prompts import null_prompt
@@ -57,7 +58,7 @@ class DiffusionBackbone:
         autoencoder = load_autoencoder(folder, device)
         denoiser = load_denoiser(folder, part, device, dtype)
         if gradient_checkpointing:
-            denoiser.enable_gradient_checkpointing()
+            denoiser.enable_gradient_checkpointing(checkpoint_with_processors)
         prompt = null_prompt(folder, denoiser)
         try:
             return cls(autoencoder, denoiser, noise, prompt)
@@ -98,24 +99,22 @@ class DiffusionBackbone:
         self, latents: torch.Tensor, timestep: int | float, layers: Sequence[str],
         override: Override | None = None,
     ) -> list[Attention]:
-        """Return the attention of `layers` in that order. Raises BackboneError for unknown ones,
-        and for an override with gradients under gradient checkpointing.
-        """
+        """Return the attention of `layers` in that order. Raises BackboneError for others."""
         unknown = [name for name in layers if name not in self.layers]
         if unknown:
             raise BackboneError(f'layers are {unknown}; expected some of {self.layers}')
         with capture(self._denoiser, layers, override) as captured:
-            self._predict(latents, timestep, override)
-        return [captured.attention(name) for name in layers]
+            self._predict(latents, timestep)
+        return [captured[name] for name in layers]
 
     def denoise(
         self, latents: torch.Tensor, timestep: int | float, override: Override | None = None,
     ) -> torch.Tensor:
         """Return the raw prediction, float32; `override` is asked at every layer."""
         if override is None:
-            return self._predict(latents, timestep, None).float()
+            return self._predict(latents, timestep).float()
         with capture(self._denoiser, self.layers, override):
-            return self._predict(latents, timestep, override).float()
+            return self._predict(latents, timestep).float()
 
     def step(
         self, latents: torch.Tensor, prediction: torch.Tensor, timestep: int | float,
@@ -124,14 +123,7 @@ class DiffusionBackbone:
         """Move the latents to the time-step `target` along the prediction."""
         return self._noise.step(latents, prediction, timestep, target)
 
-    def _predict(
-        self, latents: torch.Tensor, timestep: int | float, override: Override | None,
-    ) -> torch.Tensor:
-        if (override is not None and torch.is_grad_enabled()
-                and self._denoiser.is_gradient_checkpointing):
-            # The backward pass would run the layers again without the override.
-            raise BackboneError('an override takes no gradients under gradient checkpointing; '
-                                'load the backbone without it, or use torch.no_grad()')
+    def _predict(self, latents: torch.Tensor, timestep: int | float) -> torch.Tensor:
         arguments = self._arguments(latents)
         time = torch.full((len(latents),), timestep, device=self.device)
         return self._denoiser(latents.to(self.device, self._dtype), timestep=time,

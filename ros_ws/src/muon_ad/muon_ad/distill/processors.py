@@ -14,6 +14,7 @@ from diffusers.models.attention_processor import Attention as AttentionModule
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.attention_processor import JointAttnProcessor2_0
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from muon_ad.distill.backbone import Attention
 from muon_ad.distill.backbone import BackboneError
@@ -45,24 +46,21 @@ def _attends_to_itself(module: nn.Module) -> bool:
 
 
 class Captured:
-    """What the processors have seen of one pass: layer -> query, key, value, output.
+    """What the processors have seen of one pass, by layer.
 
     The first pass only: where gradient checkpointing runs a layer again, it is not recorded.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[QKV, torch.Tensor | None]] = {}
+        self._seen: dict[str, Attention] = {}
 
-    def keep(self, name: str, qkv: QKV, output: torch.Tensor | None) -> None:
-        """Record a layer; `output` None is computed when asked for."""
-        self._seen.setdefault(name, (qkv, output))
+    def keep(self, attention: Attention) -> None:
+        """Record a layer."""
+        self._seen.setdefault(attention.name, attention)
 
-    def attention(self, name: str) -> Attention:
+    def __getitem__(self, name: str) -> Attention:
         """Return what layer `name` saw. Raises KeyError where it has not run."""
-        qkv, output = self._seen[name]
-        # Not within the model, where a pass repeated by gradient checkpointing would lack it.
-        output = F.scaled_dot_product_attention(*qkv) if output is None else output
-        return Attention(name, *qkv, output)
+        return self._seen[name]
 
 
 @contextmanager
@@ -86,6 +84,32 @@ def capture(
         yield captured
     finally:
         model.set_attn_processor(before)
+
+
+def checkpoint_with_processors(module: nn.Module, *arguments: object) -> object:
+    """Run a block and keep none of its activations: it runs again in the backward pass.
+
+    For diffusers' `enable_gradient_checkpointing`, whose own function would repeat the block with
+    the processors of that later moment. Where these save other tensors, or the same in another
+    order, gradients are silently wrong.
+    """
+    processors = {part: part.processor for part in module.modules()
+                  if isinstance(part, AttentionModule)}
+
+    def run(*arguments: object) -> object:
+        now = {part: part.processor for part in processors}
+        _install(processors)
+        try:
+            return module(*arguments)
+        finally:
+            _install(now)
+
+    return checkpoint(run, *arguments, use_reentrant=False)
+
+
+def _install(processors: dict[AttentionModule, object]) -> None:
+    for module, processor in processors.items():
+        module.set_processor(processor)
 
 
 def _processor_for(
@@ -140,7 +164,7 @@ class CaptureSelf(_Capture):
         qkv = self._replaced(_image_tokens(attn, hidden_states))
         output = F.scaled_dot_product_attention(
             *qkv, attn_mask=_mask(attn, attention_mask, hidden_states))
-        self._captured.keep(self._name, qkv, output)
+        self._captured.keep(Attention(self._name, *qkv, output))
         hidden_states = _projected(attn, output)
         if residual.ndim == 4:
             hidden_states = hidden_states.transpose(1, 2).reshape(residual.shape)
@@ -164,9 +188,10 @@ class CaptureJoint(_Capture):
         if attention_mask is not None:
             raise BackboneError(f'attention layer {self._name!r} has a mask; expected none')
         qkv = self._replaced(_image_tokens(attn, hidden_states))
-        self._captured.keep(self._name, qkv, None)
+        among_themselves = F.scaled_dot_product_attention(*qkv)
+        self._captured.keep(Attention(self._name, *qkv, among_themselves))
         if encoder_hidden_states is None:
-            return _projected(attn, F.scaled_dot_product_attention(*qkv))
+            return _projected(attn, among_themselves)
         text = _text_tokens(attn, encoder_hidden_states)
         joined = (torch.cat(pair, dim=2) for pair in zip(qkv, text, strict=True))
         output = F.scaled_dot_product_attention(*joined)

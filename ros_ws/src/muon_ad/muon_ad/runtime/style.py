@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from muon_ad.paths import expanded
-from muon_ad.paths import is_folder
+from muon_ad.picture_files import PictureFileError
+from muon_ad.picture_files import read_picture
 from muon_ad.runtime.engine import Engine
 from muon_ad.runtime.engine import EngineOptions
 from muon_ad.runtime.package import ModelPackage
@@ -185,16 +186,10 @@ def read_style(path: Path, names: tuple[str, ...] = ()) -> np.ndarray:
     path and the problem; `names` are the built-in styles to suggest.
     """
     hint = f'; the built-in styles are {names}' if names else ''
-    if is_folder(path):
-        raise StyleError(f'{path}: is a folder; expected an image file')
     try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = 'no such file' if isinstance(error, FileNotFoundError) else str(error)
-        raise StyleError(f'{path}: {reason}; expected a style image{hint}') from error
-    if not data:
-        raise StyleError(f'{path}: the file is empty; expected an image')
-    image = _decode(data, path)
+        image = read_picture(path)
+    except PictureFileError as error:
+        raise StyleError(f'{error}{hint}') from error
     side = min(image.shape[:2])
     if side < SMALLEST:
         raise StyleError(
@@ -207,23 +202,3 @@ def read_style(path: Path, names: tuple[str, ...] = ()) -> np.ndarray:
         return square
     method = cv2.INTER_AREA if side > STYLE_SIZE else cv2.INTER_LINEAR
     return cv2.resize(square, (STYLE_SIZE, STYLE_SIZE), interpolation=method)
-
-
-def _decode(data: bytes, path: Path) -> np.ndarray:
-    """Decode to uint8 [H, W, 3] RGB, whatever depth and channels the file has."""
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise StyleError(f'{path}: cannot be decoded: {error}') from error
-    if image is None:
-        raise StyleError(f'{path}: is not an image; expected PNG, JPEG, BMP, WebP or TIFF')
-    if image.dtype == np.uint16:
-        image = (image // 257).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise StyleError(f'{path}: holds {image.dtype} pixels; expected 8 or 16 bits a channel')
-    if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    if image.shape[2] == 4:
-        cover = image[..., 3:].astype(np.float32) / 255
-        image = (image[..., :3] * cover + 255 * (1 - cover)).round().astype(np.uint8)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

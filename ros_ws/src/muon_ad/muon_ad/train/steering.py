@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from muon_ad.train.curriculum import Balance
 from muon_ad.train.curriculum import Curriculum
+from muon_ad.train.loop import check_finite
 from muon_ad.train.optimizers import NAMES
 
 COLUMNS = ('rate', 'lambda', 'trend')   # of the log
@@ -64,7 +65,10 @@ class Steering:
         self._balance = self._curriculum and self._curriculum.start()
 
     def prepare(self, step: int) -> dict[str, float]:
-        """Set all for the step of this number; return what to log of it, by COLUMNS."""
+        """Set all for the step of this number; return what to log of it, by COLUMNS.
+
+        Raises DivergedError where validation is not finite.
+        """
         rate = self._plan.learning_rate(step)
         for group in self._optimizer.param_groups:
             group['lr'] = rate
@@ -73,7 +77,9 @@ class Steering:
             return {'rate': rate}
         self._style.requires_grad_(not plan.style_frozen(step))
         if self._validate and step % plan.validate_every == 0:
-            self._balance = plan.validated(self._balance, step, *self._validate())
+            losses = self._validate()
+            check_finite(sum(losses), step)
+            self._balance = plan.validated(self._balance, step, *losses)
         trend = {'trend': self._balance.trend[-1]} if self._balance.trend else {}
         return {'rate': rate, 'lambda': self._balance.style, **trend}
 

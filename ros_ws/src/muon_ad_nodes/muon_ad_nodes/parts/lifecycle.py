@@ -49,13 +49,13 @@ COMMON = (
     Parameter(
         'realtime.policy', '',
         'Scheduling class of every thread of the process; empty leaves it as it is. Where fifo or '
-        'rr is not allowed, a detector runs as batch, every other node as other.',
+        'rr is not allowed, a detector and the stylizer run as batch, every other node as other.',
         choices=('', *realtime.POLICIES),
     ),
     Parameter(
         'realtime.priority', 0,
         'Priority for fifo and rr. 0 takes what avoids inversions: cameras and bag_player 90, '
-        'frame_sync 85, style_transfer 80, object_detector 40.',
+        'frame_sync 85, style_transfer 80, object_detector 40, all others 1.',
         range=(0, realtime.HIGHEST),
     ),
     Parameter(

@@ -62,6 +62,7 @@ ROLES = {
     'frame_sync': Role(85),
     'style_transfer': Role(80),
     'object_detector': Role(40, fallback='batch'),
+    'stylizer': Role(fallback='batch'),
 }
 
 
