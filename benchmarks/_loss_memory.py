@@ -13,15 +13,16 @@ import torch
 from _pairs import default_pairs
 
 from muon_ad.distill.backbone import load_backbone
+from muon_ad.distill.features import FeatureBackbone
 from muon_ad.distill.settings import Settings
 from muon_ad.distill.stylize import stylize
 
 _SMALL = 32     # pixels a side: loads whatever is loaded at the first use, and needs no memory
 
 
-def measured(loss: str, size: int, backbone: Path | None) -> float:
+def measured(loss: str, size: int, over: str, folder: Path) -> float:
     """Return the megabytes, measured in another process. Raises CalledProcessError."""
-    command = [sys.executable, __file__, loss, str(size), *([str(backbone)] if backbone else [])]
+    command = [sys.executable, __file__, loss, str(size), over, str(folder)]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -30,10 +31,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('loss')
     parser.add_argument('size', type=int)
-    parser.add_argument('backbone', type=Path, nargs='?')
+    parser.add_argument('over', choices=('features', 'diffusion'))
+    parser.add_argument('folder', type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    backbone = load_backbone(chosen.backbone)
+    load = FeatureBackbone.load if chosen.over == 'features' else load_backbone
+    backbone = load(chosen.folder)
     peaks = []
     for size in (_SMALL, chosen.size):
         pair = default_pairs(size, 1)[0]

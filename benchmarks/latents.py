@@ -33,6 +33,7 @@ from _common import finish
 from _common import OUT
 from _common import parser
 from _common import ratio
+from _common import ROOT
 from _common import run
 from _common import shown
 from _common import spread
@@ -56,8 +57,12 @@ from rich.table import Table
 
 from muon_ad.chart import line_chart
 from muon_ad.distill.backbone import Backbone
+from muon_ad.distill.backbone import BackboneError
 from muon_ad.distill.backbone import load_backbone
+from muon_ad.distill.backbone import SHIPPED
+from muon_ad.distill.features import FeatureBackbone
 from muon_ad.distill.settings import Settings
+from muon_ad.distill.settings import STARTS
 from muon_ad.drawing import panel
 from muon_ad.metrics.style import Judge
 from muon_ad.metrics.style import JudgeError
@@ -65,6 +70,7 @@ from muon_ad.metrics.style import similarity
 
 RATES = (0.01, 0.03, 0.1, 0.3)
 CONFLICTS = (None, -0.5, 0.0)   # the paper's threshold, and any conflict at all
+BACKBONES = {'features': FeatureBackbone.load, 'diffusion': load_backbone}
 GRADES = ('style distance', 'sliced Wasserstein', 'content distance', 'SSIM')
 
 
@@ -87,14 +93,23 @@ QUICK = Scope(64, 1, 2, 4, 4, 64, (0.25,), (0.0, 0.5))
 
 @dataclass(frozen=True)
 class Bench:
-    """What all parts work with; `settings` are those of every run but for what is compared."""
+    """What all parts work with; `settings` are those of every run but for what is compared.
+
+    `backbones` by what they attend over; `over` names the one of all parts but the comparison.
+    """
 
     pairs: list[Pair]
-    backbone: Backbone
+    backbones: dict[str, Backbone]
+    over: str
     judge: Judge | None
     scope: Scope
     settings: Settings
     chosen: argparse.Namespace
+
+    @property
+    def backbone(self) -> Backbone:
+        """The one of all parts but the comparison."""
+        return self.backbones[self.over]
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,19 @@ class Part:
     tables: list[Table]
     ratios: dict[str, dict]
     measured: dict
+
+
+def backbones_at(folder: Path) -> dict[str, Backbone]:
+    """Return those of BACKBONES that the folder has; raises BackboneError where it has none."""
+    found = {}
+    for name, load in BACKBONES.items():
+        try:
+            found[name] = load(folder)
+        except BackboneError as error:
+            console.print(f'left out: attention over {name}: {error}')
+    if not found:
+        raise BackboneError(f'{folder}: no backbone in it; give the folder of one with --backbone')
+    return found
 
 
 def judge_at(weights: Path) -> Judge | None:
@@ -178,19 +206,19 @@ def pareto_chart(found: dict[Case, list[Run]]) -> np.ndarray:
                       'AD loss', lines)
 
 
-def compare_losses(
-    pairs: list[Pair], backbone: Backbone, folder: Path | None, settings: Settings,
-    judge: Judge | None, memory_size: int,
-) -> dict[str, dict]:
+def compare_losses(bench: Bench) -> dict[str, dict]:
     """Return per style loss what it makes of the pairs, in how long, with how much memory."""
     found = {}
     for loss in ('l1', 'kl'):
-        runs = [stylised(pair, backbone, replace(settings, loss=loss)) for pair in pairs]
-        rows = [grades(judge, pair, each.image) for pair, each in zip(pairs, runs, strict=True)]
+        settings = replace(bench.settings, loss=loss)
+        runs = [stylised(pair, bench.backbone, settings) for pair in bench.pairs]
+        rows = [grades(bench.judge, pair, each.image)
+                for pair, each in zip(bench.pairs, runs, strict=True)]
         found[loss] = {
             **{name: spread([row[name] for row in rows]) for name in GRADES},
             'seconds': spread([each.seconds for each in runs]),
-            'peak MB': spread([loss_memory(loss, memory_size, folder)]),
+            'peak MB': spread([loss_memory(loss, bench.scope.memory_size, bench.over,
+                                           bench.chosen.backbone)]),
         }
     return found
 
@@ -248,7 +276,11 @@ def options() -> argparse.Namespace:
     made = parser(__doc__)
     made.add_argument('--pair', type=Path, nargs=2, action='append', default=[],
                       metavar=('CONTENT', 'STYLE'), help='pictures to stylise instead')
-    made.add_argument('--backbone', type=Path, help='diffusers folder; default: the shipped one')
+    made.add_argument('--backbone', type=Path, default=ROOT / 'models' / SHIPPED,
+                      help='folder of the backbone; default: the shipped one')
+    made.add_argument('--over', choices=tuple(BACKBONES), help='attention over what, in all parts '
+                      'but the comparison of methods; default: the first that the folder has')
+    made.add_argument('--start', choices=STARTS, default='content', help='where latents start')
     made.add_argument('--weights', type=Path, default=WEIGHTS,
                       help='folder of squeezenet_v1.0.npz and microast_*.pth')
     made.add_argument('--vgg', type=Path, help='folder of cd_vgg19_small16x_*.pth; '
@@ -288,8 +320,7 @@ def optimizers(bench: Bench) -> Part:
 
 def losses(bench: Bench) -> Part:
     """Compare L1 on attention outputs with KL on attention maps."""
-    rows = compare_losses(bench.pairs, bench.backbone, bench.chosen.backbone, bench.settings,
-                          bench.judge, bench.scope.memory_size)
+    rows = compare_losses(bench)
     ratios = {f'{name.replace(" ", "_")}_kl_vs_l1':
               ratio(rows['kl'][name]['rounds'], rows['l1'][name]['rounds'])
               for name in ('sliced Wasserstein', 'seconds', 'peak MB')}
@@ -312,7 +343,7 @@ def comparison(bench: Bench) -> Part:
     """Compare all ways to stylise; write the grid of their pictures."""
     settings = replace(bench.settings, steps=bench.scope.compared)
     weights = bench.chosen.weights
-    made = methods({'diffusion': bench.backbone}, weights, bench.chosen.vgg or weights, settings)
+    made = methods(bench.backbones, weights, bench.chosen.vgg or weights, settings)
     rows, pictures = compare_methods(made, bench.pairs, bench.judge)
     write(bench.chosen.grid, grid(bench.pairs, pictures))
     ours, *others = rows
@@ -332,16 +363,18 @@ def main() -> None:
     scope = QUICK if chosen.quick else Scope()
     torch.set_num_threads(1)
     pairs = given_pairs(scope.size, chosen.pair) or default_pairs(scope.size, scope.pairs)
-    settings = Settings(steps=scope.steps, size=scope.size, gpn_warmup=min(10, scope.steps // 2))
-    bench = Bench(pairs, load_backbone(chosen.backbone), judge_at(chosen.weights), scope,
-                  settings, chosen)
+    settings = Settings(steps=scope.steps, size=scope.size, start=chosen.start,
+                        gpn_warmup=min(10, scope.steps // 2))
+    backbones = backbones_at(chosen.backbone)
+    bench = Bench(pairs, backbones, chosen.over or next(iter(backbones)),
+                  judge_at(chosen.weights), scope, settings, chosen)
     parts = {name: PARTS[name](bench) for name in chosen.only or PARTS}
     tables = [each for part in parts.values() for each in part.tables]
     for each in tables[:-1]:
         console.print(each)
     ratios = {name: value for part in parts.values() for name, value in part.ratios.items()}
     finish('latents', tables[-1], ratios, {name: part.measured for name, part in parts.items()},
-           settings={**asdict(scope), 'pairs': [pair.name for pair in pairs],
+           over=bench.over, settings={**asdict(scope), 'pairs': [pair.name for pair in pairs],
                      'distillation': settings.to_dict(), 'quick': chosen.quick})
 
 

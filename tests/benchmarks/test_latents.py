@@ -89,8 +89,8 @@ def test_runs_and_their_projection_are_measured(backbone, pair):
     plain = found[Case('adam', 0.25, None)][0]
     assert plain.conflict_rate is None
     assert plain.full_steps == 3 and plain.seconds > 0
-    # Any cosine is below 1, so that every step is one of conflict.
-    assert found[Case('adam', 0.25, 1.0)][0].conflict_rate == 1
+    # Any cosine is below 1; only at the first step, where the content is, it has no gradient.
+    assert found[Case('adam', 0.25, 1.0)][0].conflict_rate == pytest.approx(2 / 3)
     again = _latent_runs.stylised(pair, backbone, replace(SETTINGS, optimizer='adam', lr=0.05))
     assert again.style == plain.style
     filled = latents.pareto_table(found, {'adam': 0.05, 'latent-muon': 0.05})
@@ -133,6 +133,6 @@ def test_with_weights_the_photograph_is_equal_to_itself(data, pair):
     assert latents.grades(judge, pair, pair.style)['sliced Wasserstein'] == 0
 
 
-def test_memory_is_that_of_another_process(backbone, tmp_path):
+def test_memory_is_that_of_another_process(tmp_path):
     folder = build_plain(tmp_path / 'plain')
-    assert 0 <= latents.loss_memory('l1', 64, folder) < 500
+    assert 0 <= latents.loss_memory('l1', 64, 'diffusion', folder) < 500

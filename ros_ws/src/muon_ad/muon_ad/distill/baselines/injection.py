@@ -12,10 +12,10 @@ import torch.nn.functional as F  # noqa: N812
 
 from muon_ad.distill.backbone import Backbone
 from muon_ad.distill.backbone import BackboneError
-from muon_ad.distill.baselines.adain import align_statistics
 from muon_ad.distill.baselines.picture import from_picture
 from muon_ad.distill.baselines.picture import to_picture
 from muon_ad.distill.pixels import working_size
+from muon_ad.distill.statistics import align_statistics
 
 LAST_LAYERS = 6
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
