@@ -30,14 +30,14 @@ class Settings:
     picture, style and content at each time-step; the reference leaves them clean.
 
     `conflict` is the cosine below which the style gradient loses its part against the content
-    gradient (None: never). `balance` gives the content gradient `content_weight` times the
-    norm of the style gradient. `gpn_share` of the steps after the first `gpn_warmup` use a predicted gradient. `clip`
-    is a local folder of a CLIP vision model whose features hold the content, too, with
-    `clip_weight`; it costs a decoded picture a step.
+    gradient (None: never). `balance` gives the content gradient `content_weight` times the norm
+    of the style gradient. `gpn_share` of the steps after the first `gpn_warmup` use a predicted
+    gradient. `clip` is a local folder of a CLIP vision model whose features hold the content,
+    too, with `clip_weight`; it costs a decoded picture a step.
 
     `size` bounds the picture that is worked on: as many pixels as a square of that side, and
-    never more than the picture has (sizes.py). `start` from the content's latents,
-    from these with the mean and covariance of the style's ('palette'), or from noise.
+    never more than the picture has (pixels.py). `start` from the content's latents, from these
+    with the mean and covariance of the style's ('palette'), or from noise.
     `dtype` bfloat16 computes the network's passes in it; latents and losses stay in float32.
     A preview every `preview_every` steps, a saved state every `save_every`. Raises SettingsError.
     """
