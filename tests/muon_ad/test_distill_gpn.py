@@ -30,9 +30,9 @@ def test_it_comes_to_know_more_than_the_last_gradient():
     _, target = quadratic(0)
     predictor = GradientPredictor(target, seed=0)
     generator = torch.Generator().manual_seed(1)
-    for step in range(150):
+    for step in range(60):
         latents = target + torch.randn(target.shape, generator=generator)
-        predictor.learn(latents, latents - target, step / 150)
+        predictor.learn(latents, latents - target, step / 60)
     report = predictor.report()
     assert abs(report['repeat_cosine']) < 0.05
     assert report['gpn_cosine'] > 0.3

@@ -10,6 +10,8 @@ LOSSES = ('l1', 'kl')
 STARTS = ('content', 'palette', 'noise')
 DTYPES = ('float32', 'bfloat16')
 
+_LARGEST = 3.4e38   # of float32, which the latents are in
+
 # Neither changes the result, so a run may be resumed with others.
 _FREE = ('preview_every', 'save_every')
 
@@ -70,7 +72,8 @@ class Settings:
         self._expect('gpn_warmup', _whole(self.gpn_warmup, 1), 'a whole number from 1 on')
         self._expect('timesteps', self.timesteps is None or _whole(self.timesteps, 1),
                      'None (one a step) or a whole number from 1 on')
-        self._expect('lr', _number(self.lr) and self.lr > 0, 'a number above 0')
+        self._expect('lr', _number(self.lr) and 0 < self.lr <= _LARGEST,
+                     f'a number above 0, up to {_LARGEST}')
         for name in ('content_weight', 'clip_weight'):
             value = getattr(self, name)
             self._expect(name, _number(value) and value >= 0, 'a number from 0 on')
