@@ -12,6 +12,7 @@ from muon_ad.distill.descent import predicts
 from muon_ad.distill.objective import Objective
 from muon_ad.distill.pixels import bounded_size
 from muon_ad.distill.pixels import working_size
+from muon_ad.distill.settings import REFERENCE
 from muon_ad.distill.settings import Settings
 from muon_ad.distill.settings import SettingsError
 from muon_ad.distill.state import StateError
@@ -128,6 +129,31 @@ def test_conflict_projection_reports_what_it_did(backbone):
 def test_balance_scales_the_content(backbone):
     report = stylize(CONTENT, STYLE, backbone, replace(QUICK, balance=True)).report
     assert 0.1 <= report['content_scale'] <= 10
+
+
+def test_balance_leaves_the_content_its_weight(backbone):
+    losses = [stylize(CONTENT, STYLE, backbone, replace(
+        QUICK, steps=12, balance=True, content_weight=weight)).history[-1].content
+        for weight in (0.0, 10.0)]
+    assert losses[1] < losses[0]
+
+
+def test_a_start_in_the_palette_has_the_statistics_of_the_style(backbone):
+    style = torch.from_numpy(STYLE).permute(2, 0, 1)[None] / 255
+    content = torch.from_numpy(CONTENT).permute(2, 0, 1)[None] / 255
+    objective = Objective(backbone, replace(QUICK, start='palette'), content, style)
+    moments = [(flat.mean(1), flat.cov()) for flat in (
+        latents.transpose(0, 1).flatten(1)
+        for latents in (objective.start(), backbone.encode(style)))]
+    torch.testing.assert_close(moments[0][0], moments[1][0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(moments[0][1], moments[1][1], rtol=5e-2, atol=1e-2)
+
+
+def test_what_is_left_open_is_as_the_backbone_recommends():
+    open_settings = Settings()
+    assert open_settings.completed({}) == replace(open_settings, **REFERENCE)
+    assert open_settings.completed({'lr': 0.2}).lr == 0.2
+    assert replace(open_settings, lr=0.3).completed({'lr': 0.2}).lr == 0.3
 
 
 def test_content_weight_holds_the_content(backbone):

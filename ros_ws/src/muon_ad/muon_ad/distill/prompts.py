@@ -29,8 +29,8 @@ def null_prompt(folder: Path, denoiser: nn.Module) -> dict[str, torch.Tensor]:
         tokenizer = encoder.name.replace('text_encoder', 'tokenizer')
         # The library makes up an empty one where there is none.
         if not is_folder(folder / tokenizer):
-            raise BackboneError(f'{folder}: there is {encoder.name}/ and no {tokenizer}/; expected '
-                                'both as diffusers saves them, or neither')
+            raise BackboneError(f'{folder}: there is {encoder.name}/ and no {tokenizer}/; '
+                                'expected both as diffusers saves them, or neither')
     try:
         found = _encoded(folder, denoiser)
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
