@@ -13,16 +13,15 @@ import torch
 from _pairs import default_pairs
 
 from muon_ad.distill.backbone import load_backbone
-from muon_ad.distill.features import FeatureBackbone
 from muon_ad.distill.settings import Settings
 from muon_ad.distill.stylize import stylize
 
 _SMALL = 32     # pixels a side: loads whatever is loaded at the first use, and needs no memory
 
 
-def measured(loss: str, size: int, over: str, folder: Path) -> float:
+def measured(loss: str, size: int, attention: str, folder: Path) -> float:
     """Return the megabytes, measured in another process. Raises CalledProcessError."""
-    command = [sys.executable, __file__, loss, str(size), over, str(folder)]
+    command = [sys.executable, __file__, loss, str(size), attention, str(folder)]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -31,12 +30,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('loss')
     parser.add_argument('size', type=int)
-    parser.add_argument('over', choices=('features', 'diffusion'))
+    parser.add_argument('attention')
     parser.add_argument('folder', type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    load = FeatureBackbone.load if chosen.over == 'features' else load_backbone
-    backbone = load(chosen.folder)
+    backbone = load_backbone(chosen.folder, attention=chosen.attention)
     peaks = []
     for size in (_SMALL, chosen.size):
         pair = default_pairs(size, 1)[0]

@@ -2,7 +2,8 @@
 
 Attention distillation (muon_ad.distill) of scikit-image's photographs in styles that the project
 draws, by Adam, AdamW, Muon and LatentMuon: each at the learning rate that minimised the loss on
-the first pair, of four tried, with three content weights, with and without projection of
+the first pair, of four tried, with three content weights (0.4, 1 and 2.5 times what the backbone
+recommends), with and without projection of
 conflicting gradients. Then L1 against KL, gradients predicted by the GPN, and the comparison with
 other ways to stylise. All style is graded by SqueezeNet, which nothing here was trained on.
 
@@ -60,9 +61,7 @@ from muon_ad.distill.backbone import Backbone
 from muon_ad.distill.backbone import BackboneError
 from muon_ad.distill.backbone import load_backbone
 from muon_ad.distill.backbone import SHIPPED
-from muon_ad.distill.features import FeatureBackbone
 from muon_ad.distill.settings import Settings
-from muon_ad.distill.settings import STARTS
 from muon_ad.drawing import panel
 from muon_ad.metrics.style import Judge
 from muon_ad.metrics.style import JudgeError
@@ -70,7 +69,7 @@ from muon_ad.metrics.style import similarity
 
 RATES = (0.01, 0.03, 0.1, 0.3)
 CONFLICTS = (None, -0.5, 0.0)   # the paper's threshold, and any conflict at all
-BACKBONES = {'features': FeatureBackbone.load, 'diffusion': load_backbone}
+ATTENTIONS = ('features', 'denoiser')    # in the order in which the folder's are taken
 GRADES = ('style distance', 'sliced Wasserstein', 'content distance', 'SSIM')
 
 
@@ -84,23 +83,23 @@ class Scope:
     steps: int = 40
     compared: int = 100
     memory_size: int = 192
-    weights: tuple[float, ...] = (0.1, 0.25, 0.6)
+    weights: tuple[float, ...] = (0.4, 1.0, 2.5)    # of content, times what is recommended
     shares: tuple[float, ...] = (0.0, 0.25, 0.5)
 
 
-QUICK = Scope(64, 1, 2, 4, 4, 64, (0.25,), (0.0, 0.5))
+QUICK = Scope(64, 1, 2, 4, 4, 64, (1.0,), (0.0, 0.5))
 
 
 @dataclass(frozen=True)
 class Bench:
     """What all parts work with; `settings` are those of every run but for what is compared.
 
-    `backbones` by what they attend over; `over` names the one of all parts but the comparison.
+    `backbones` by what attends; `attention` names the one of all parts but the comparison.
     """
 
     pairs: list[Pair]
     backbones: dict[str, Backbone]
-    over: str
+    attention: str
     judge: Judge | None
     scope: Scope
     settings: Settings
@@ -109,7 +108,7 @@ class Bench:
     @property
     def backbone(self) -> Backbone:
         """The one of all parts but the comparison."""
-        return self.backbones[self.over]
+        return self.backbones[self.attention]
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,13 @@ class Part:
 
 
 def backbones_at(folder: Path) -> dict[str, Backbone]:
-    """Return those of BACKBONES that the folder has; raises BackboneError where it has none."""
+    """Return the backbone of each of ATTENTIONS; raises BackboneError where there is none."""
     found = {}
-    for name, load in BACKBONES.items():
+    for name in ATTENTIONS:
         try:
-            found[name] = load(folder)
+            found[name] = load_backbone(folder, attention=name)
         except BackboneError as error:
-            console.print(f'left out: attention over {name}: {error}')
+            console.print(f'left out: attention of {name}: {error}')
     if not found:
         raise BackboneError(f'{folder}: no backbone in it; give the folder of one with --backbone')
     return found
@@ -217,7 +216,7 @@ def compare_losses(bench: Bench) -> dict[str, dict]:
         found[loss] = {
             **{name: spread([row[name] for row in rows]) for name in GRADES},
             'seconds': spread([each.seconds for each in runs]),
-            'peak MB': spread([loss_memory(loss, bench.scope.memory_size, bench.over,
+            'peak MB': spread([loss_memory(loss, bench.scope.memory_size, bench.attention,
                                            bench.chosen.backbone)]),
         }
     return found
@@ -278,9 +277,8 @@ def options() -> argparse.Namespace:
                       metavar=('CONTENT', 'STYLE'), help='pictures to stylise instead')
     made.add_argument('--backbone', type=Path, default=ROOT / 'models' / SHIPPED,
                       help='folder of the backbone; default: the shipped one')
-    made.add_argument('--over', choices=tuple(BACKBONES), help='attention over what, in all parts '
-                      'but the comparison of methods; default: the first that the folder has')
-    made.add_argument('--start', choices=STARTS, default='content', help='where latents start')
+    made.add_argument('--attention', choices=ATTENTIONS, help='of what, in all parts but the '
+                      'comparison of methods; default: the first of them that the folder has')
     made.add_argument('--weights', type=Path, default=WEIGHTS,
                       help='folder of squeezenet_v1.0.npz and microast_*.pth')
     made.add_argument('--vgg', type=Path, help='folder of cd_vgg19_small16x_*.pth; '
@@ -304,8 +302,8 @@ def optimizers(bench: Bench) -> Part:
     sweep_settings = replace(bench.settings, steps=bench.scope.swept)
     sweep = swept(bench.pairs[0], bench.backbone, sweep_settings, RATES)
     rates = best(sweep)
-    found = pareto(bench.pairs, bench.backbone, bench.settings, rates, bench.scope.weights,
-                   CONFLICTS)
+    weights = [share * bench.settings.content_weight for share in bench.scope.weights]
+    found = pareto(bench.pairs, bench.backbone, bench.settings, rates, weights, CONFLICTS)
     write(OUT / 'latents_pareto.png', pareto_chart(found))
     tried = table(f'Sum of losses after {sweep_settings.steps} steps', 'optimiser',
                   *(f'lr {rate:g}' for rate in RATES))
@@ -341,7 +339,7 @@ def gpn(bench: Bench) -> Part:
 
 def comparison(bench: Bench) -> Part:
     """Compare all ways to stylise; write the grid of their pictures."""
-    settings = replace(bench.settings, steps=bench.scope.compared)
+    settings = Settings(steps=bench.scope.compared, size=bench.scope.size)
     weights = bench.chosen.weights
     made = methods(bench.backbones, weights, bench.chosen.vgg or weights, settings)
     rows, pictures = compare_methods(made, bench.pairs, bench.judge)
@@ -363,19 +361,19 @@ def main() -> None:
     scope = QUICK if chosen.quick else Scope()
     torch.set_num_threads(1)
     pairs = given_pairs(scope.size, chosen.pair) or default_pairs(scope.size, scope.pairs)
-    settings = Settings(steps=scope.steps, size=scope.size, start=chosen.start,
-                        gpn_warmup=min(10, scope.steps // 2))
     backbones = backbones_at(chosen.backbone)
-    bench = Bench(pairs, backbones, chosen.over or next(iter(backbones)),
-                  judge_at(chosen.weights), scope, settings, chosen)
+    attention = chosen.attention or next(iter(backbones))
+    settings = Settings(steps=scope.steps, size=scope.size, gpn_warmup=min(10, scope.steps // 2))
+    bench = Bench(pairs, backbones, attention, judge_at(chosen.weights), scope,
+                  settings.completed(backbones[attention].recommended), chosen)
     parts = {name: PARTS[name](bench) for name in chosen.only or PARTS}
     tables = [each for part in parts.values() for each in part.tables]
     for each in tables[:-1]:
         console.print(each)
     ratios = {name: value for part in parts.values() for name, value in part.ratios.items()}
     finish('latents', tables[-1], ratios, {name: part.measured for name, part in parts.items()},
-           over=bench.over, settings={**asdict(scope), 'pairs': [pair.name for pair in pairs],
-                     'distillation': settings.to_dict(), 'quick': chosen.quick})
+           attention=attention, settings={**asdict(scope), 'pairs': [pair.name for pair in pairs],
+                     'distillation': bench.settings.to_dict(), 'quick': chosen.quick})
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ from muon_ad.distill.backbone import load_backbone  # noqa: E402
 from muon_ad.distill.settings import Settings  # noqa: E402
 
 PICTURE = np.zeros((64, 64, 3), np.uint8)
-SETTINGS = Settings(steps=3, size=64, gpn_warmup=1)
+SETTINGS = Settings(steps=3, size=64, gpn_warmup=1).completed({})
 
 
 @pytest.fixture(scope='module')
@@ -107,14 +107,14 @@ def test_a_share_of_gradients_is_predicted_and_held_against_fewer_steps(backbone
 
 def test_without_weights_all_that_needs_none_is_compared(backbone, pair, tmp_path, capsys):
     judge = latents.judge_at(tmp_path)
-    methods = latents.methods({'diffusion': backbone}, tmp_path, tmp_path, SETTINGS)
+    methods = latents.methods({'denoiser': backbone}, tmp_path, tmp_path, SETTINGS)
     assert judge is None
     said = capsys.readouterr().out
     for absent in ('no judge', 'left out: AdaIN', 'left out: WCT', 'left out: MicroAST'):
         assert absent in said
     cheap = {name: method for name, method in methods.items() if 'patches' not in name}
     rows, pictures = latents.compare_methods(cheap, [pair], judge)
-    assert list(rows) == ['ours, diffusion', 'injection (StyleID-like)', 'streaming student',
+    assert list(rows) == ['ours, denoiser', 'injection (StyleID-like)', 'streaming student',
                           'the photograph itself']
     assert rows['the photograph itself']['SSIM']['median'] == 1
     assert rows['streaming student']['style distance']['median'] is None
@@ -135,4 +135,4 @@ def test_with_weights_the_photograph_is_equal_to_itself(data, pair):
 
 def test_memory_is_that_of_another_process(tmp_path):
     folder = build_plain(tmp_path / 'plain')
-    assert 0 <= latents.loss_memory('l1', 64, 'diffusion', folder) < 500
+    assert 0 <= latents.loss_memory('l1', 64, 'denoiser', folder) < 500
