@@ -21,6 +21,7 @@ all methods made of them.
 
 import argparse
 import itertools
+import re
 import time
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -174,8 +175,8 @@ def optimizer_ratios(found: dict[Case, list[Run]]) -> dict[str, dict]:
             ratios |= {f'{name}_{optimizer}_vs_adam': value for name, value in compared.items()}
         for conflict in sorted(conflicts):
             compared = _ratios(runs(optimizer, conflict), runs(optimizer, None))
-            ratios |= {f'{name}_{optimizer}_projected_{conflict:g}_vs_not': value
-                       for name, value in compared.items()}
+            ratios |= {f'{name}_{optimizer}_projected_below_{conflict:g}_vs_not': value
+                       for name, value in compared.items() if name != 'seconds'}
     return ratios
 
 
@@ -189,14 +190,14 @@ def _ratios(over: list[Run], under: list[Run]) -> dict[str, dict]:
 def pareto_table(found: dict[Case, list[Run]], rates: dict[str, float]) -> Table:
     """Return the table of all cases."""
     filled = table('AD loss against content loss', 'optimiser, weight', 'lr', 'AD loss',
-                   'content loss', 'seconds', 'in conflict')
+                   'content loss', 'seconds', 'projected', 'cosine')
     for case, runs in found.items():
-        share = spread([each.conflict_rate for each in runs])
         filled.add_row(
             str(case), f'{rates[case.optimizer]:g}', shown(spread([r.style for r in runs]), 4),
             shown(spread([r.content for r in runs]), 4),
             shown(spread([r.seconds for r in runs]), 2),
-            '-' if share['median'] is None else shown(share, 2))
+            shown(spread([r.trigger_rate for r in runs]), 2),
+            shown(spread([r.cosine for r in runs]), 2))
     return filled
 
 
@@ -209,7 +210,7 @@ def pareto_chart(found: dict[Case, list[Run]]) -> np.ndarray:
             across.append(float(np.mean([each.content for each in runs])))
             up.append(float(np.mean([each.style for each in runs])))
     return line_chart('AD loss against content loss, one point a content weight', 'content loss',
-                      'AD loss', lines)
+                      'AD loss', lines, marks=True)
 
 
 def compare_losses(bench: Bench) -> dict[str, dict]:
@@ -272,8 +273,9 @@ def grid(pairs: list[Pair], pictures: dict[str, list[np.ndarray]], side: int = 1
     named = [('content', [pair.content for pair in pairs]),
              ('style', [pair.style for pair in pairs]),
              *((name, made) for name, made in pictures.items() if 'photograph' not in name)]
-    columns = [np.vstack([panel(picture, name, (side, side)) for picture in column])
-               for name, column in named]
+    # What stands in brackets would not fit over a picture.
+    columns = [np.vstack([panel(picture, name.partition(' (')[0], (side, side))
+                          for picture in column]) for name, column in named]
     return np.hstack(columns)
 
 
@@ -298,6 +300,11 @@ def options() -> argparse.Namespace:
     return made.parse_args()
 
 
+def key(name: str) -> str:
+    """Return a name as part of a key of the JSON file: letters, digits and underscores."""
+    return re.sub(r'\W+', '_', name).strip('_').lower()
+
+
 def write(path: Path, picture: np.ndarray) -> None:
     """Write a picture, uint8 RGB."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -318,7 +325,8 @@ def optimizers(bench: Bench) -> Part:
     for name, losses in sweep.items():
         tried.add_row(name, *(f'{losses[rate]:.4f}' for rate in RATES))
     cases = {str(case): [{'style': each.style, 'content': each.content, 'seconds': each.seconds,
-                          'conflict_rate': each.conflict_rate} for each in runs]
+                          'trigger_rate': each.trigger_rate, 'cosine': each.cosine}
+                         for each in runs]
              for case, runs in found.items()}
     return Part([tried, pareto_table(found, rates)], optimizer_ratios(found),
                 {'learning_rates': sweep, 'cases': cases})
@@ -327,7 +335,7 @@ def optimizers(bench: Bench) -> Part:
 def losses(bench: Bench) -> Part:
     """Compare L1 on attention outputs with KL on attention maps."""
     rows = compare_losses(bench)
-    ratios = {f'{name.replace(" ", "_")}_kl_vs_l1':
+    ratios = {f'{key(name)}_kl_vs_l1':
               ratio(rows['kl'][name]['rounds'], rows['l1'][name]['rounds'])
               for name in ('sliced Wasserstein', 'seconds', 'peak MB')}
     title = f'L1 against KL (peak memory at {bench.scope.memory_size} pixels a side)'
@@ -339,7 +347,7 @@ def gpn(bench: Bench) -> Part:
     found = predicted(bench.few, bench.backbone, bench.settings, bench.scope.shares)
     rows = gpn_rows(found, bench.settings.steps, bench.settings.content_weight)
     whole = rows['all true']['sum of losses']['rounds']
-    ratios = {f'loss_{name.replace(" ", "_")}_vs_all_true':
+    ratios = {f'loss_{key(name)}_vs_all_true':
               ratio(row['sum of losses']['rounds'], whole)
               for name, row in rows.items() if name != 'all true'}
     return Part([grades_table('Predicted gradients', rows)], ratios, rows)
@@ -353,7 +361,7 @@ def comparison(bench: Bench) -> Part:
     rows, pictures = compare_methods(made, bench.pairs, bench.judge)
     write(bench.chosen.grid, grid(bench.pairs, pictures))
     ours, *others = rows
-    ratios = {f'{grade.replace(" ", "_")}_ours_vs_{other.replace(" ", "_")}':
+    ratios = {f'{key(grade)}_{key(ours)}_vs_{key(other)}':
               ratio(rows[ours][grade]['rounds'], rows[other][grade]['rounds'])
               for other, grade in itertools.product(others, ('style distance', 'seconds'))
               if (bench.judge is not None or grade == 'seconds') and 'photograph' not in other}
