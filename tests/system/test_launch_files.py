@@ -239,7 +239,8 @@ def test_the_stylizer_stands_beside_what_streams(installed, supervised):
     given = inline(stylizer)
     assert given == {
         'use_sim_time': False, 'realtime.policy': 'batch', 'realtime.nice': 10,
-        'backbone': '007', 'device': 'cpu', 'threads': 2, 'queue_length': 1,
+        'backbone': '007', 'attention': 'auto', 'device': 'cpu', 'threads': 2,
+        'queue_length': 1,
     }
     for name in given.keys() - {'use_sim_time'}:
         known[name].check(given[name])
