@@ -223,7 +223,7 @@ def test_a_cancelled_goal_ends_with_the_picture_so_far(client):
     status, result = client.result(handle)
     assert (status, result.steps) == (CANCELED, 1)
     assert (to_rgb(result.image) == 101).all()
-    assert result.message == 'cancelled after 1 steps'
+    assert result.message == 'cancelled after step 1'
     assert client.do(goal_of())[0] == SUCCEEDED
 
 

@@ -254,7 +254,7 @@ def test_the_stylizer_can_be_included_and_leaves_the_environment_of_others_alone
     file = tmp_path / 'both.launch.xml'
     file.write_text(
         f'<launch><include file="$(find-pkg-share muon_ad_nodes)/launch/{STYLIZER}"/>'
-        '<node pkg="muon_ad_nodes" exec="csi_camera" name="other"/></launch>'
+        '<node pkg="muon_ad_nodes" exec="csi_camera" name="other" output="screen"/></launch>'
     )
     launch = load(file, {}, {})
     assert names(launch) == ['/stylizer', '/stylizer_supervisor', '/other']
