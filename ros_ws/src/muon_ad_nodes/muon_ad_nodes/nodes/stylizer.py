@@ -303,7 +303,7 @@ class Stylizer(SuiteNode):
         if handle.is_cancel_requested:
             handle.canceled()
             self._cancelled += 1
-            return f'cancelled after {end.steps} steps' if isinstance(end, Done) else end.message
+            return f'cancelled after step {end.steps}' if isinstance(end, Done) else end.message
         handle.abort()
         self.get_logger().warning(f'goal aborted: {end.message}')
         self.monitor.dropped_invalid(end.message, goal.times)

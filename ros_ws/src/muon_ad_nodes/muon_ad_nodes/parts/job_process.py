@@ -130,8 +130,7 @@ class JobProcess:
 
 
 def _how_it_ended(status: int, step: int) -> str:
-    how = f'with exit status {status}'
-    if status < 0:
-        how = f'by {signal.Signals(-status).name}'
+    names = {-number: number.name for number in signal.Signals}     # without those of real time
+    how = f'by {names.get(status, f"signal {-status}")}' if status < 0 else f'with {status}'
     hint = ' (out of memory?)' if status == -signal.SIGKILL else ''
     return f'the process of the job ended {how}{hint} after step {step}; its log may say why'
