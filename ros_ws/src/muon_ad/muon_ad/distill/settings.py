@@ -44,7 +44,8 @@ class Settings:
 
     `size` bounds the picture that is worked on: as many pixels as a square of that side, and
     never more than the picture has (pixels.py). `start` from the content's latents, from these
-    with the mean and covariance of the style's ('palette'), or from noise. `lr`, `content_weight` and `start` of None are what the backbone recommends.
+    with the mean and covariance of the style's ('palette'), or from noise. `lr`,
+    `content_weight` and `start` of None are what the backbone recommends.
     `dtype` bfloat16 computes the network's passes in it; latents and losses stay in float32.
     A preview every `preview_every` steps, a saved state every `save_every`. Raises SettingsError.
     """
