@@ -148,6 +148,8 @@ def test_what_is_not_finite_leaves_picture_and_state_and_says_where(stylize, fol
     assert read_picture(folder / 'out.last_good.png').shape == (*SIZE, 3)
     assert (folder / 'out.png.part' / 'state').exists()
     assert not (folder / 'out.png').exists()
+    assert stylize('photo.png', 'style.png', '-o', 'out.png') == 0
+    assert 'what an earlier run left is discarded' in capsys.readouterr().err
 
 
 def test_an_interrupted_run_goes_on_to_the_same_picture(stylize, folder, capsys, monkeypatch):

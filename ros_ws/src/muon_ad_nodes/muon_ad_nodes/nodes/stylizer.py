@@ -286,7 +286,8 @@ class Stylizer(SuiteNode):
         goal.times.mark('infer' if at_work else 'wait')
         message = self._conclude(goal, end, seconds)
         result = result_of(end, goal.header, message, seconds)
-        self._server.finish(handle, lambda _: result)
+        if self.executor is not None:       # else nobody is left to send it
+            self._server.finish(handle, lambda _: result)
         if at_work:
             self._at_work = None
             self._timer.cancel()
