@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          'small one that is shipped)')
     machine.add_argument('--attention', choices=ATTENTIONS,
                          help="that of the backbone's denoiser, or over the features of its "
-                         'encoder (default: the latter where it has one, as the small one does)')
+                         'encoder, if any (default: as the backbone recommends)')
     machine.add_argument('--device', choices=DEVICES, default='auto',
                          help='auto (default): a GPU where there is one')
     machine.add_argument('--threads', type=int, metavar='N',

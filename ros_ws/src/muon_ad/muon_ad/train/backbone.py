@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from muon_ad.distill.folders import load_autoencoder
+from muon_ad.distill.recommended import FILE
 from muon_ad.optim.muon import Muon
 from muon_ad.optim.split import split_parameters
 from muon_ad.styles.draw import draw
@@ -33,6 +34,13 @@ from muon_ad.train.loop import check_finite
 from muon_ad.train.loop import learn
 from muon_ad.train.perceptual import load_features
 
+# Found by looking at pictures: attention alone hardly changes a palette, so it is given at the
+# start. Content weights are in units of losses that differ between the two kinds of attention.
+RECOMMENDED = {
+    'attention': 'denoiser',
+    'denoiser': {'lr': 0.05, 'content_weight': 0.25, 'start': 'palette'},
+    'features': {'lr': 0.08, 'content_weight': 0.05, 'start': 'palette'},
+}
 SIDE = 400      # short side of the pictures in memory
 
 
@@ -200,14 +208,19 @@ def export(name: str, learning: Learning, folder: Path) -> None:
         index = {'_class_name': 'LatentDiffusion', 'vae': ['diffusers', 'AutoencoderTiny'],
                  'unet': ['diffusers', 'UNet2DConditionModel'],
                  'scheduler': ['diffusers', 'DDPMScheduler']}
-        (folder / 'model_index.json').write_text(json.dumps(index, indent=2) + '\n')
+        _write_json(folder / 'model_index.json', index)
+        _write_json(folder / FILE, RECOMMENDED)
 
 
 def _forget(config: Path, field: str) -> None:
     """Remove a field that diffusers writes for this class, and warns of when it reads it."""
     fields = json.loads(config.read_text())
     del fields[field]
-    config.write_text(json.dumps(fields, indent=2) + '\n')
+    _write_json(config, fields)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2) + '\n')
 
 
 @torch.no_grad()

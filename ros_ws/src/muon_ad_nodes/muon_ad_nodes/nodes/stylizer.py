@@ -52,7 +52,7 @@ PARAMETERS = (
     Parameter(
         'attention', 'auto',
         "Whose attention jobs use: that of the backbone's denoiser, or over the features of its "
-        'encoder; auto: the latter where it has one, as the shipped one does.',
+        'encoder, if any; auto: as the backbone recommends.',
         choices=('auto', *ATTENTIONS),
     ),
     Parameter(
