@@ -111,8 +111,9 @@ def load_backbone(
 
     `attention` is 'denoiser' for that of the U-Net or MMDiT, 'features' for that over the features
     of the folder's encoder (features.py), None for what the folder recommends (recommended.py),
-    else the denoiser's. `dtype` is that of the denoiser; autoencoders stay in float32, since their half precision overflows in some
-    models. `gradient_checkpointing` halves the memory of a large network for a third more time.
+    else the denoiser's. `dtype` is that of the denoiser; autoencoders stay in float32, since
+    their half precision overflows in some models. `gradient_checkpointing` halves the memory of a
+    large network for a third more time.
     Nothing is downloaded. Raises BackboneError, RecommendationError.
     """
     from muon_ad.distill.diffusion import DiffusionBackbone

@@ -44,8 +44,8 @@ def recommendation(folder: Path) -> Recommendation:
                     if name not in REFERENCE]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise RecommendationError(
-            f'{path}: cannot be read ({error!r}); expected an object with "attention" and settings '
-            f'for each of {ATTENTIONS}'
+            f'{path}: cannot be read ({error!r}); expected an object with "attention" and '
+            f'settings for each of {ATTENTIONS}'
         ) from error
     if attention not in ATTENTIONS or unknown:
         raise RecommendationError(
