@@ -59,9 +59,9 @@ class Recipe:
 
 
 RECIPES = {
-    'autoencoder': Recipe('autoencoder', 3000, 8, 96, 2e-3),
-    'denoiser': Recipe('denoiser', 6000, 8, 128, 2e-3),
-    'encoder': Recipe('encoder', 3000, 8, 96, 2e-3),
+    'autoencoder': Recipe('autoencoder', 2200, 8, 96, 2e-3),
+    'denoiser': Recipe('denoiser', 4000, 6, 96, 2e-3),
+    'encoder': Recipe('encoder', 1900, 4, 96, 2e-3),
 }
 
 
