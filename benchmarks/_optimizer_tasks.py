@@ -223,7 +223,7 @@ def detector_task(sizes: Sizes) -> Task:
         [_labelled(unseen, np.arange(start, start + batch_size))
          for start in range(0, batch_size * sizes.held, batch_size)],
         first=('stage8.0',), last=('box', 'label'),
-        centres={'muon': 5e-3, 'torch-muon': 5e-3, 'adamw': 3e-3, 'lion': 3e-4, 'sgd': 1e-2},
+        centres={'muon': 5e-3, 'torch-muon': 5e-3, 'adamw': 3e-3, 'lion': 6e-4, 'sgd': 4e-3},
         about={'teacher': package.name},
     )
 

@@ -70,7 +70,7 @@ def build_sd3(folder: Path, dual: bool = True) -> Path:
         text_encoder_2=CLIPTextModelWithProjection(_text_config()),
         text_encoder_3=None, tokenizer=tokenizer, tokenizer_2=tokenizer, tokenizer_3=None,
         transformer=SD3Transformer2DModel(
-            sample_size=16, patch_size=2, in_channels=16, out_channels=16, num_layers=3,
+            sample_size=16, patch_size=2, in_channels=16, out_channels=16, num_layers=2,
             attention_head_dim=8, num_attention_heads=2, caption_projection_dim=16,
             joint_attention_dim=4 * TEXT_WIDTH, pooled_projection_dim=2 * TEXT_WIDTH,
             pos_embed_max_size=32, qk_norm='rms_norm', dual_attention_layers=(0,) if dual else ()),

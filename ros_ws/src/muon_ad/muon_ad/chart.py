@@ -23,8 +23,8 @@ def line_chart(
 ) -> np.ndarray:
     """Draw named lines (x, y) into an rgb8 image [H, W, 3] of `size` (width, height).
 
-    With `marks` there is a dot at each point. The vertical axis begins at 0, or at the least value below. Points that are not finite are
-    left out. Raises ValueError where nothing is left.
+    With `marks` there is a dot at each point. The vertical axis begins at 0, or at the least
+    value below. Points that are not finite are left out. Raises ValueError where nothing is left.
     """
     points = {name: _finite(line) for name, line in lines.items()}
     drawn = [each for each in points.values() if len(each)]
