@@ -68,6 +68,6 @@ def make_stylizer(
     if method.needs_weights and weights is None:
         raise BaselineError(f'{name} needs weights: the folder with cd_vgg19_small16x_*.pth')
     if method.needs_backbone and backbone is None:
-        raise BaselineError(f'{name} needs a backbone: that of load_backbone()')
+        raise BaselineError(f'{name} needs a backbone that denoises (a U-Net or MMDiT)')
     given = [weights] * method.needs_weights + [backbone] * method.needs_backbone
     return method.make(*given, **options)
