@@ -71,7 +71,7 @@ from muon_ad.metrics.style import similarity
 
 RATES = (0.01, 0.03, 0.1, 0.3)
 CONFLICTS = (None, -0.5, 0.0)   # the paper's threshold, and any conflict at all
-ATTENTIONS = ('features', 'denoiser')    # in the order in which the folder's are taken
+ATTENTIONS = ('denoiser', 'features')    # in the order in which the folder's are taken
 GRADES = ('style distance', 'sliced Wasserstein', 'content distance', 'SSIM')
 
 
@@ -79,12 +79,12 @@ GRADES = ('style distance', 'sliced Wasserstein', 'content distance', 'SSIM')
 class Scope:
     """How much is measured: pictures, their size, and steps of each run."""
 
-    size: int = 128
+    size: int = 96
     pairs: int = 4      # in the comparison of methods
     few: int = 3        # in all else
-    swept: int = 20
-    steps: int = 30
-    compared: int = 80
+    swept: int = 16
+    steps: int = 24
+    compared: int = 60
     memory_size: int = 192
     weights: tuple[float, ...] = (0.4, 1.0, 2.5)    # of content, times what is recommended
     shares: tuple[float, ...] = (0.0, 0.25, 0.5)
