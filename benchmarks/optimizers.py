@@ -120,7 +120,10 @@ def summary(task: Task, steps: int, swept: dict[str, Sweep], curves: dict[str, l
                 'rates': dict(zip((f'{rate:.3g}' for rate in tried.losses),
                                   finite(list(tried.losses.values())), strict=True)),
                 'best': tried.best, 'at_the_edge': tried.beyond() is not None,
-                'figures': vars(found[name]),
+                'figures': vars(found[name]) | {
+                    'equal_steps': finite(found[name].equal_steps),
+                    'equal_seconds': finite(found[name].equal_seconds),
+                },
                 'curves': [{'steps': each.steps, 'losses': finite(each.losses)}
                            for each in curves[name]],
             }

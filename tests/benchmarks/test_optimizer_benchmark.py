@@ -135,6 +135,25 @@ def test_the_report_has_every_figure_and_is_valid_json(tmp_path, monkeypatch):
     assert json.loads(text)['optimizers']['lion']['figures']['steps_ratio'] is not None
 
 
+def missing(sizes):
+    raise DataError('nothing to learn from')
+
+
+def test_it_runs_to_the_end_and_says_which_task_it_leaves_out(tmp_path, monkeypatch, capsys):
+    for module in (optimizers, _common):
+        monkeypatch.setattr(module, 'OUT', tmp_path)
+    monkeypatch.setattr(_common, 'ROOT', tmp_path)
+    monkeypatch.setattr(optimizers, 'TASKS', {'toy': lambda sizes: toy(), 'other': missing})
+    monkeypatch.setattr('sys.argv', ['optimizers.py', '--quick'])
+    assert optimizers.main() == 0
+    report = json.loads((tmp_path / 'optimizers.json').read_text())
+    assert set(report['measured']) == {'toy'}
+    assert 'toy_steps_muon' in report['headline']
+    assert 'no other: nothing to learn from' in capsys.readouterr().out
+    monkeypatch.setattr(optimizers, 'TASKS', {'other': missing})
+    assert optimizers.main() == 1
+
+
 def learns(task: _race.Task, rate: float, steps: int) -> bool:
     """Whether the loss on a batch of what it learns from falls."""
     seen = replace(task, held=[task.batch(np.random.default_rng(5))])
