@@ -1,6 +1,7 @@
 """The shipped backbone on pictures that it has not learnt from: does each part do its work."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,10 +14,9 @@ from muon_ad.distill.backbone import load_backbone
 from muon_ad.distill.settings import ATTENTIONS
 from muon_ad.distill.settings import Settings
 from muon_ad.distill.stylize import stylize
-from muon_ad.runtime.installed import models_folder
 from muon_ad.styles.draw import draw
 
-FOLDER = models_folder() / 'backbone_tiny'
+FOLDER = Path(__file__).parents[2] / 'models' / 'backbone_tiny'
 SIDE = 128
 
 

@@ -4,6 +4,7 @@ The feature network is a VGG-19 encoder distilled to a quarter of its channels (
 Distillation, arXiv:2003.08436, `cd_vgg19_small16x_e4.pth`), cheap enough for training on a CPU.
 """
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+UNTRAINED = 0.02    # deepest features of the trained weights are above 0.2
 LAYERS = ('relu1_1', 'relu2_1', 'relu3_1', 'relu4_1')
 _PLAN = ('11', '12', 'pool', '21', '22', 'pool', '31', '32', '33', '34', 'pool', '41')
 
@@ -67,9 +69,21 @@ def load_features(path: Path) -> nn.Module:
     if not path.is_file():
         raise FeatureError(f'{path}: no such file; {advice}')
     try:
-        return Features(torch.load(path, map_location='cpu', weights_only=True))
+        weights = torch.load(path, map_location='cpu', weights_only=True)
+        features = Features(weights.get('model', weights))
     except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         raise FeatureError(f'{path}: not these weights ({error!r}); {advice}') from error
+    if _strength(features) < UNTRAINED:
+        warnings.warn(f'{path}: deep features are all but zero, as in the weights that the '
+                      f'distillation began with (small16x_ae_base); {advice}', stacklevel=2)
+    return features
+
+
+@torch.no_grad()
+def _strength(features: nn.Module) -> float:
+    """Return the root mean square of the deepest features of noise."""
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return float(features(noise)[-1].square().mean().sqrt())
 
 
 def _load_encoder(folder: Path) -> nn.Module:
