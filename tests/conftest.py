@@ -43,6 +43,14 @@ settings.register_profile('long', max_examples=20_000, **LENIENT)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'short'))
 
 
+def pytest_runtest_setup() -> None:
+    """One thread for torch: a second one gains nothing with networks as small as those of tests,
+    and on a busy machine each of its many operations waits for that thread to get a core.
+    """
+    if torch := sys.modules.get('torch'):
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope='session')
 def data() -> Path:
     """The folder of test data, or a skip where it is absent."""

@@ -12,6 +12,7 @@ from muon_ad.distill.descent import predicts
 from muon_ad.distill.objective import Objective
 from muon_ad.distill.pixels import bounded_size
 from muon_ad.distill.pixels import working_size
+from muon_ad.distill.settings import REFERENCE
 from muon_ad.distill.settings import Settings
 from muon_ad.distill.settings import SettingsError
 from muon_ad.distill.state import StateError
@@ -19,7 +20,7 @@ from muon_ad.distill.stylize import NotFiniteError
 from muon_ad.distill.stylize import stylize
 from muon_ad.images import ImageError
 
-QUICK = Settings(steps=4, size=24, timesteps=2, gpn_warmup=1, save_every=2)
+QUICK = Settings(steps=4, size=24, timesteps=2, gpn_warmup=1, save_every=2).completed({})
 
 
 def picture(seed, height=30, width=22):
@@ -129,6 +130,31 @@ def test_conflict_projection_reports_what_it_did(backbone):
 def test_balance_scales_the_content(backbone):
     report = stylize(CONTENT, STYLE, backbone, replace(QUICK, balance=True)).report
     assert 0.1 <= report['content_scale'] <= 10
+
+
+def test_balance_leaves_the_content_its_weight(backbone):
+    losses = [stylize(CONTENT, STYLE, backbone, replace(
+        QUICK, steps=6, balance=True, content_weight=weight)).history[-1].content
+        for weight in (0.0, 10.0)]
+    assert losses[1] < losses[0]
+
+
+def test_a_start_in_the_palette_has_the_statistics_of_the_style(backbone):
+    style = torch.from_numpy(STYLE).permute(2, 0, 1)[None] / 255
+    content = torch.from_numpy(CONTENT).permute(2, 0, 1)[None] / 255
+    objective = Objective(backbone, replace(QUICK, start='palette'), content, style)
+    moments = [(flat.mean(1), flat.cov()) for flat in (
+        latents.transpose(0, 1).flatten(1)
+        for latents in (objective.start(), backbone.encode(style)))]
+    torch.testing.assert_close(moments[0][0], moments[1][0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(moments[0][1], moments[1][1], rtol=5e-2, atol=1e-2)
+
+
+def test_what_is_left_open_is_as_the_backbone_recommends():
+    open_settings = Settings()
+    assert open_settings.completed({}) == replace(open_settings, **REFERENCE)
+    assert open_settings.completed({'lr': 0.2}).lr == 0.2
+    assert replace(open_settings, lr=0.3).completed({'lr': 0.2}).lr == 0.3
 
 
 def test_content_weight_holds_the_content(backbone):
@@ -252,7 +278,7 @@ def test_what_is_no_picture_is_named(backbone, content, style, message):
     ({'steps': 0}, 'steps is 0; expected a whole number from 1 on'),
     ({'steps': 2.5}, 'steps is 2.5'),
     ({'seed': -1}, 'seed is -1'),
-    ({'lr': float('nan')}, 'lr is nan; expected a number above 0'),
+    ({'lr': float('nan')}, 'lr is nan; expected None (as the backbone recommends) or a number'),
     ({'lr': 1e39}, 'lr is 1e+39'),
     ({'content_weight': -0.1}, 'content_weight is -0.1'),
     ({'optimizer': 'sgd'}, "optimizer is 'sgd'; expected one of"),

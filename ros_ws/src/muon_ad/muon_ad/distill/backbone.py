@@ -1,6 +1,7 @@
 """What attention distillation needs of a network: latents of a picture, attention over them."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from muon_ad.distill.settings import ATTENTIONS
 from muon_ad.paths import expanded
 from muon_ad.runtime.installed import models_folder
 
@@ -44,7 +46,8 @@ class Backbone(Protocol):
     """A frozen network with a latent space and self-attention over it.
 
     `downscale` is the pixels a side of one latent, `multiple` what a picture's sides in pixels
-    must be divisible by, `layers` the names of the self-attention layers in order of execution.
+    must be divisible by, `layers` the names of the self-attention layers in order of execution,
+    `recommended` the settings that suit it, where they are others than settings.REFERENCE.
     """
 
     downscale: int
@@ -52,6 +55,7 @@ class Backbone(Protocol):
     latent_channels: int
     layers: list[str]
     device: torch.device
+    recommended: Mapping[str, float | str]
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """[B, 3, H, W] in 0..1 -> latents [B, C, H / downscale, W / downscale], float32."""
@@ -100,18 +104,26 @@ class Backbone(Protocol):
 def load_backbone(
     folder: Path | str | None = None, device: torch.device | str = 'cpu',
     dtype: torch.dtype = torch.float32, gradient_checkpointing: bool = False,
+    attention: str | None = None,
 ) -> Backbone:
     """Load a local diffusers folder; without `folder`, the backbone that is shipped.
 
-    `dtype` is that of the network that attends; autoencoders stay in float32, since their half
-    precision overflows in some models. `gradient_checkpointing` halves the memory of a large
-    network for a third more time. Nothing is downloaded. Raises BackboneError.
+    `attention` is 'denoiser' for that of the U-Net or MMDiT, 'features' for that over the features
+    of the folder's encoder (features.py), None for the latter where there is one. `dtype` is that
+    of the denoiser; autoencoders stay in float32, since their half precision overflows in some
+    models. `gradient_checkpointing` halves the memory of a large network for a third more time.
+    Nothing is downloaded. Raises BackboneError.
     """
     from muon_ad.distill.diffusion import DiffusionBackbone
+    from muon_ad.distill.features import FeatureBackbone
+    from muon_ad.distill.features import has_encoder
 
-    return DiffusionBackbone.load(
-        _shipped() if folder is None else expanded(folder), device, dtype, gradient_checkpointing,
-    )
+    if attention not in (None, *ATTENTIONS):
+        raise BackboneError(f'attention is {attention!r}; expected None or one of {ATTENTIONS}')
+    folder = _shipped() if folder is None else expanded(folder)
+    if attention == 'features' or attention is None and has_encoder(folder):
+        return FeatureBackbone.load(folder, device)
+    return DiffusionBackbone.load(folder, device, dtype, gradient_checkpointing)
 
 
 def _shipped() -> Path:

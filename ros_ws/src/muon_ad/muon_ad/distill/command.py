@@ -26,9 +26,11 @@ from muon_ad.distill.outputs import plan
 from muon_ad.distill.result import NotFiniteError
 from muon_ad.distill.result import Progress
 from muon_ad.distill.result import Result
+from muon_ad.distill.settings import ATTENTIONS
 from muon_ad.distill.settings import DTYPES
 from muon_ad.distill.settings import LOSSES
 from muon_ad.distill.settings import OPTIMIZERS
+from muon_ad.distill.settings import REFERENCE
 from muon_ad.distill.settings import Settings
 from muon_ad.distill.settings import STARTS
 from muon_ad.distill.stylize import stylize
@@ -71,6 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument('--backbone', type=Path, metavar='FOLDER',
                          help='local diffusers pipeline, such as Stable Diffusion (default: the '
                          'small one that is shipped)')
+    machine.add_argument('--attention', choices=ATTENTIONS,
+                         help="that of the backbone's denoiser, or over the features of its "
+                         'encoder (default: the latter where it has one, as the small one does)')
     machine.add_argument('--device', choices=DEVICES, default='auto',
                          help='auto (default): a GPU where there is one')
     machine.add_argument('--threads', type=int, metavar='N',
@@ -95,7 +100,8 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         ('seed', int, 'of noise'),
         ('dtype', str, f'one of {", ".join(DTYPES)}: what the network computes in'),
     ):
-        value = getattr(default, name.replace('-', '_'))
+        field = name.replace('-', '_')
+        value = 'as suits the backbone' if field in REFERENCE else getattr(default, field)
         group.add_argument(f'--{name}', type=kind, metavar=name.rpartition('-')[2].upper(),
                            help=f'{text} (default: {"none" if value is None else value})')
     group.add_argument('--layers', metavar='A,B', type=lambda text: tuple(text.split(',')),
@@ -114,7 +120,8 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         _set_threads(args.threads)
     backbone = load_backbone(
-        args.backbone, choose_device(args.device), getattr(torch, settings.dtype)
+        args.backbone, choose_device(args.device), getattr(torch, settings.dtype),
+        attention=args.attention,
     )
     maker = _Maker(style, backbone, settings, args.preview, args.video, args.resume)
     failures = 0

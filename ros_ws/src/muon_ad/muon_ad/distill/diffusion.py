@@ -1,6 +1,7 @@
 """A local diffusers folder as a backbone: Stable Diffusion 1.5, 2.1, Turbo, XL, 3, or a small one.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class DiffusionBackbone:
 
     `prompt` holds the denoiser's arguments for a batch of one, as `prompts.null_prompt` does.
     """
+
+    recommended: Mapping[str, float | str] = {}
 
     def __init__(
         self, autoencoder: nn.Module, denoiser: nn.Module, noise: NoiseSchedule,

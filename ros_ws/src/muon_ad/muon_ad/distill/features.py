@@ -21,6 +21,7 @@ from muon_ad.distill.backbone import Override
 from muon_ad.distill.folders import load_autoencoder
 from muon_ad.networks.feature_encoder import FeatureEncoder
 from muon_ad.networks.feature_encoder import LEVELS
+from muon_ad.paths import is_file
 
 # Places of a level are gathered in blocks of that side, or the finest would have too many.
 BLOCKS = {'relu2_1': 2, 'relu3_1': 1, 'relu4_1': 1}
@@ -28,6 +29,11 @@ BLOCKS = {'relu2_1': 2, 'relu3_1': 1, 'relu4_1': 1}
 SHARPNESS = 100.0
 # So that a channel that is silent in a picture stays so; features are about one elsewhere.
 LEAST_SPREAD = 0.01
+
+
+def has_encoder(folder: Path) -> bool:
+    """Whether a backbone's folder has a feature encoder."""
+    return is_file(folder / 'encoder' / 'config.json')
 
 
 class FeatureBackbone:
@@ -40,6 +46,8 @@ class FeatureBackbone:
     """
 
     multiple = 8
+    # Found by looking at pictures. Attention alone hardly changes a palette, so it is given.
+    recommended = {'lr': 0.08, 'content_weight': 0.05, 'start': 'palette'}
 
     def __init__(self, autoencoder: nn.Module, encoder: FeatureEncoder) -> None:
         self._autoencoder = autoencoder
@@ -52,7 +60,7 @@ class FeatureBackbone:
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = 'cpu') -> 'FeatureBackbone':
         """Load `vae/` and `encoder/` of a backbone's folder; raises BackboneError."""
-        if not (folder / 'encoder' / 'config.json').is_file():
+        if not has_encoder(folder):
             raise BackboneError(f'{folder}: no encoder/config.json; expected the folder of a '
                                 'backbone with a feature encoder, as backbone_tiny is one')
         encoder = FeatureEncoder.from_pretrained(

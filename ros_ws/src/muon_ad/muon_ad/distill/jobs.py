@@ -17,7 +17,8 @@ class Job:
     """One picture to stylise, and where.
 
     `content` and `style` are uint8 [H, W, 3] RGB or a file. `backbone` is a local diffusers
-    folder (None: the shipped one) on `device` (see devices.py). `threads` are those of the CPU.
+    folder (None: the shipped one) and `attention` that of it to use, see `load_backbone`, on
+    `device` (see devices.py). `threads` are those of the CPU.
     `previews`: send one every `settings.preview_every` steps.
     """
 
@@ -25,6 +26,7 @@ class Job:
     style: np.ndarray | Path
     settings: Settings = field(default_factory=Settings)
     backbone: Path | None = None
+    attention: str | None = None
     device: str = 'auto'
     threads: int = 1
     previews: bool = False

@@ -48,6 +48,7 @@ def stylize(
     Raises NotFiniteError for NaN, once the state before it is saved; StateError for a file of
     another run; ImageError, BackboneError, TokensError (losses.py).
     """
+    settings = settings.completed(backbone.recommended)
     run = _Run(content, style, backbone, settings, resume, save)
     began = time.perf_counter() - run.seconds
     cancelled = False

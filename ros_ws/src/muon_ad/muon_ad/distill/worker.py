@@ -83,7 +83,8 @@ def _stylize(job: Job, connection: Connection, cancelled: threading.Event) -> Do
 
     torch.set_num_threads(job.threads)
     device = choose_device(job.device)
-    backbone = load_backbone(job.backbone, device, getattr(torch, job.settings.dtype))
+    backbone = load_backbone(
+        job.backbone, device, getattr(torch, job.settings.dtype), attention=job.attention)
 
     def tell(progress: Progress) -> None:
         shown = progress.preview() if job.previews and progress.preview_due else None

@@ -1,8 +1,8 @@
 """The distilled VGG-19 encoders up to relu<level>_1, and the decoders that turn them round.
 
-Collaborative Distillation (arXiv:2003.08436): VGG-19 with a sixteenth of its weights. Written from
-the paper and the shapes in the files. Of these there are two sets: the trained ones, and those
-that training began with, whose deeper features are all but zero; the latter are refused.
+Collaborative Distillation (arXiv:2003.08436): VGG-19 with a sixteenth of its weights. Written
+from the paper and the shapes in the files. Of these there are two sets: the trained ones, and
+those that the training began with, whose deeper features are all but zero; they are refused.
 """
 
 from dataclasses import dataclass

@@ -21,6 +21,7 @@ from muon_ad.distill.jobs import Event
 from muon_ad.distill.jobs import Failed
 from muon_ad.distill.jobs import Job
 from muon_ad.distill.jobs import Step
+from muon_ad.distill.settings import ATTENTIONS
 from muon_ad.paths import expanded
 from muon_ad.paths import is_folder
 from muon_ad_msgs.action import Stylize
@@ -47,6 +48,12 @@ PARAMETERS = (
         'backbone', '',
         'Folder of a diffusers pipeline that jobs use, such as Stable Diffusion; empty takes the '
         'one that is shipped. Nothing is downloaded.',
+    ),
+    Parameter(
+        'attention', 'auto',
+        "Whose attention jobs use: that of the backbone's denoiser, or over the features of its "
+        'encoder; auto: the latter where it has one, as the shipped one does.',
+        choices=('auto', *ATTENTIONS),
     ),
     Parameter(
         'device', 'auto',
@@ -205,6 +212,7 @@ class Stylizer(SuiteNode):
             content=picture_of(request, 'content'), style=picture_of(request, 'style'),
             settings=settings_of(request, settings.max_steps, settings.max_size),
             backbone=expanded(settings.backbone) if settings.backbone else None,
+            attention=None if settings.attention == 'auto' else settings.attention,
             device=settings.device, threads=settings.threads,
             previews=bool(request.preview_every),
         )
