@@ -21,17 +21,19 @@ _LAST = 5       # time-steps differ in loss, and the last few steps lie close to
 
 @dataclass(frozen=True)
 class Run:
-    """One stylisation: final losses (mean of the last steps), CPU seconds, share of conflicts.
+    """One stylisation: final losses (mean of the last steps) and CPU seconds.
 
-    `full_steps` are those with a backward pass. `conflict_rate` is None where it was not looked
-    for.
+    `full_steps` are those with a backward pass. `trigger_rate` is the share of steps in which the
+    style's gradient was projected, `cosine` its mean cosine to the content's before that: None
+    where nobody looked.
     """
 
     style: float
     content: float
     seconds: float
     full_steps: int
-    conflict_rate: float | None
+    trigger_rate: float | None
+    cosine: float | None
     image: np.ndarray
 
     def loss(self, content_weight: float) -> float:
@@ -61,7 +63,8 @@ def stylised(pair: Pair, backbone: Backbone, settings: Settings) -> Run:
     return Run(
         float(np.mean([record.style for record in last])),
         float(np.mean([record.content for record in last])),
-        seconds, result.full_steps, result.report.get('conflict_rate'), result.image,
+        seconds, result.full_steps, result.report.get('trigger_rate'),
+        result.report.get('cosine_before'), result.image,
     )
 
 

@@ -1,10 +1,11 @@
-"""Prints by how many MB one loss of attention distillation raises the memory of a fresh process.
+"""Prints by how many MB a step of attention distillation raises the memory of a fresh process.
 
-A process keeps what it has once taken, so that each loss is measured in one of its own.
+A process keeps what it has once taken, so that each loss is measured in one of its own, in which
+loading is forgotten first: Linux sets the peak back on request.
 """
 
 import argparse
-import resource
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +13,17 @@ from pathlib import Path
 import torch
 from _pairs import default_pairs
 
+from muon_ad.distill.backbone import Backbone
 from muon_ad.distill.backbone import load_backbone
-from muon_ad.distill.features import FeatureBackbone
 from muon_ad.distill.settings import Settings
 from muon_ad.distill.stylize import stylize
 
 _SMALL = 32     # pixels a side: loads whatever is loaded at the first use, and needs no memory
 
 
-def measured(loss: str, size: int, over: str, folder: Path) -> float:
+def measured(loss: str, size: int, attention: str, folder: Path) -> float:
     """Return the megabytes, measured in another process. Raises CalledProcessError."""
-    command = [sys.executable, __file__, loss, str(size), over, str(folder)]
+    command = [sys.executable, __file__, loss, str(size), attention, str(folder)]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -31,19 +32,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('loss')
     parser.add_argument('size', type=int)
-    parser.add_argument('over', choices=('features', 'diffusion'))
+    parser.add_argument('attention')
     parser.add_argument('folder', type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    load = FeatureBackbone.load if chosen.over == 'features' else load_backbone
-    backbone = load(chosen.folder)
-    peaks = []
-    for size in (_SMALL, chosen.size):
-        pair = default_pairs(size, 1)[0]
-        stylize(pair.content, pair.style, backbone,
-                Settings(steps=1, loss=chosen.loss, size=size))
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    print((peaks[1] - peaks[0]) / 1024)
+    backbone = load_backbone(chosen.folder, attention=chosen.attention)
+    _step(backbone, chosen.loss, _SMALL)
+    Path('/proc/self/clear_refs').write_text('5')
+    before = _kilobytes('VmRSS')
+    _step(backbone, chosen.loss, chosen.size)
+    print((_kilobytes('VmHWM') - before) / 1024)
+
+
+def _step(backbone: Backbone, loss: str, size: int) -> None:
+    pair = default_pairs(size, 1)[0]
+    stylize(pair.content, pair.style, backbone, Settings(steps=1, loss=loss, size=size))
+
+
+def _kilobytes(name: str) -> int:
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(rf'{name}:\s+(\d+) kB', status)[1])
 
 
 if __name__ == '__main__':

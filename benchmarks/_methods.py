@@ -29,7 +29,7 @@ def methods(
 ) -> dict[str, Method]:
     """Return them by name, ours first; those whose weights are absent are named with the reason.
 
-    `backbones` by the name of what they attend over; `weights` is the folder of MicroAST's and
+    `backbones` by the name of what attends; `weights` is the folder of MicroAST's and
     `vgg` that of the distilled VGG-19's.
     """
     found = {f'ours, {name}': _ours(backbone, settings) for name, backbone in backbones.items()}

@@ -116,7 +116,7 @@ def style_task(sizes: Sizes) -> Task:
         'style', make, loss, lambda rng: batch(corpus, rng),
         [batch(replace(corpus, content=held), rng) for _ in range(sizes.held)],
         first=('student.stem', 'encoder.stages.0'), last=('student.last', 'encoder.head'),
-        centres={'muon': 1e-2, 'torch-muon': 1e-2, 'adamw': 5e-3, 'lion': 1e-3, 'sgd': 1e-2},
+        centres={'muon': 8e-3, 'torch-muon': 8e-3, 'adamw': 4e-3, 'lion': 6e-4, 'sgd': 1e-3},
         about={'features': named},
     )
 
@@ -156,7 +156,7 @@ def denoise_task(sizes: Sizes, folder: Path = BACKBONE) -> Task:
     from muon_ad.train.backbone_parts import TRAIN_TIMESTEPS
 
     learnt, held = (latents(images, count, folder) for images, count in zip(
-        pictures(sizes.scenes), (sizes.latents, 16 * sizes.held), strict=True))
+        pictures(sizes.scenes), (sizes.latents, 8 * sizes.held), strict=True))
     scheduler = make_scheduler()
 
     def noised(clean: Tensor, times: Tensor, generator: torch.Generator) -> tuple:
@@ -176,10 +176,10 @@ def denoise_task(sizes: Sizes, folder: Path = BACKBONE) -> Task:
         return nn.functional.mse_loss(net(noisy, times, prompt).sample, velocity)
 
     generator = torch.Generator().manual_seed(0)
-    spread = torch.linspace(0, TRAIN_TIMESTEPS - 1, 16).long()      # all noise levels alike
+    spread = torch.linspace(0, TRAIN_TIMESTEPS - 1, 8).long()      # all noise levels alike
     return Task(
         'denoise', lambda: make_denoiser(DENOISER_WIDTHS), loss, batch,
-        [noised(each, spread, generator) for each in held.split(16)],
+        [noised(each, spread, generator) for each in held.split(8)],
         first=('conv_in',), last=('conv_out',),
         centres={'muon': 1e-2, 'torch-muon': 1e-2, 'adamw': 5e-3, 'lion': 1e-3, 'sgd': 0.2},
         about={'latents': folder.name},
@@ -223,7 +223,7 @@ def detector_task(sizes: Sizes) -> Task:
         [_labelled(unseen, np.arange(start, start + batch_size))
          for start in range(0, batch_size * sizes.held, batch_size)],
         first=('stage8.0',), last=('box', 'label'),
-        centres={'muon': 5e-3, 'torch-muon': 5e-3, 'adamw': 3e-3, 'lion': 3e-4, 'sgd': 1e-2},
+        centres={'muon': 5e-3, 'torch-muon': 5e-3, 'adamw': 3e-3, 'lion': 6e-4, 'sgd': 4e-3},
         about={'teacher': package.name},
     )
 

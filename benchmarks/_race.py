@@ -34,7 +34,7 @@ NAMES = ('muon', 'torch-muon', 'adamw', 'lion', 'sgd')
 REFERENCE = 'adamw'
 RISE = 0.05         # share of the steps in which the learning rate rises
 AVERAGED = 0.1      # share of the steps that the weights are averaged over
-JUDGED = 20         # times that a run is judged
+JUDGED = 12         # times that a run is judged
 FACTOR = 10 ** (1 / 3)      # between the learning rates of a grid
 LONGEST = 1.5       # times the steps: what a cheap optimiser may take for equal seconds
 

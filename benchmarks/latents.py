@@ -1,10 +1,12 @@
 """Claims: Muon on latents is faster than Adam; conflict projection, KL and the GPN improve on it.
 
-Attention distillation (muon_ad.distill) of scikit-image's photographs in styles that the project
-draws, by Adam, AdamW, Muon and LatentMuon: each at the learning rate that minimised the loss on
-the first pair, of four tried, with three content weights, with and without projection of
+Attention distillation (muon_ad.distill) of three of scikit-image's photographs in styles that the
+project draws, 128 pixels a side, 30 steps, by Adam, AdamW, Muon and LatentMuon: each at the
+learning rate that minimised the loss on the first pair, of four tried for 20 steps, with content
+weights of 0.4, 1 and 2.5 times what the backbone recommends, with and without projection of
 conflicting gradients. Then L1 against KL, gradients predicted by the GPN, and the comparison with
-other ways to stylise. All style is graded by SqueezeNet, which nothing here was trained on.
+other ways to stylise, ours with 80 steps, on four pairs. All style is graded by SqueezeNet, which
+nothing here was trained on.
 
 How to read it: `style_loss_<who>_vs_adam` is the final AD loss over Adam's at the same content
 weight and without projection, `content_loss_...` and `seconds_...` likewise (below 1 is better);
@@ -19,6 +21,7 @@ all methods made of them.
 
 import argparse
 import itertools
+import re
 import time
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -60,9 +63,7 @@ from muon_ad.distill.backbone import Backbone
 from muon_ad.distill.backbone import BackboneError
 from muon_ad.distill.backbone import load_backbone
 from muon_ad.distill.backbone import SHIPPED
-from muon_ad.distill.features import FeatureBackbone
 from muon_ad.distill.settings import Settings
-from muon_ad.distill.settings import STARTS
 from muon_ad.drawing import panel
 from muon_ad.metrics.style import Judge
 from muon_ad.metrics.style import JudgeError
@@ -70,7 +71,7 @@ from muon_ad.metrics.style import similarity
 
 RATES = (0.01, 0.03, 0.1, 0.3)
 CONFLICTS = (None, -0.5, 0.0)   # the paper's threshold, and any conflict at all
-BACKBONES = {'features': FeatureBackbone.load, 'diffusion': load_backbone}
+ATTENTIONS = ('features', 'denoiser')    # in the order in which the folder's are taken
 GRADES = ('style distance', 'sliced Wasserstein', 'content distance', 'SSIM')
 
 
@@ -79,28 +80,29 @@ class Scope:
     """How much is measured: pictures, their size, and steps of each run."""
 
     size: int = 128
-    pairs: int = 4
-    swept: int = 25
-    steps: int = 40
-    compared: int = 100
+    pairs: int = 4      # in the comparison of methods
+    few: int = 3        # in all else
+    swept: int = 20
+    steps: int = 30
+    compared: int = 80
     memory_size: int = 192
-    weights: tuple[float, ...] = (0.1, 0.25, 0.6)
+    weights: tuple[float, ...] = (0.4, 1.0, 2.5)    # of content, times what is recommended
     shares: tuple[float, ...] = (0.0, 0.25, 0.5)
 
 
-QUICK = Scope(64, 1, 2, 4, 4, 64, (0.25,), (0.0, 0.5))
+QUICK = Scope(64, 1, 1, 2, 4, 4, 64, (1.0,), (0.0, 0.5))
 
 
 @dataclass(frozen=True)
 class Bench:
     """What all parts work with; `settings` are those of every run but for what is compared.
 
-    `backbones` by what they attend over; `over` names the one of all parts but the comparison.
+    `backbones` by what attends; `attention` names the one of all parts but the comparison.
     """
 
     pairs: list[Pair]
     backbones: dict[str, Backbone]
-    over: str
+    attention: str
     judge: Judge | None
     scope: Scope
     settings: Settings
@@ -109,7 +111,12 @@ class Bench:
     @property
     def backbone(self) -> Backbone:
         """The one of all parts but the comparison."""
-        return self.backbones[self.over]
+        return self.backbones[self.attention]
+
+    @property
+    def few(self) -> list[Pair]:
+        """The pairs of all parts but the comparison."""
+        return self.pairs[:self.scope.few]
 
 
 @dataclass(frozen=True)
@@ -122,13 +129,13 @@ class Part:
 
 
 def backbones_at(folder: Path) -> dict[str, Backbone]:
-    """Return those of BACKBONES that the folder has; raises BackboneError where it has none."""
+    """Return the backbone of each of ATTENTIONS; raises BackboneError where there is none."""
     found = {}
-    for name, load in BACKBONES.items():
+    for name in ATTENTIONS:
         try:
-            found[name] = load(folder)
+            found[name] = load_backbone(folder, attention=name)
         except BackboneError as error:
-            console.print(f'left out: attention over {name}: {error}')
+            console.print(f'left out: attention of {name}: {error}')
     if not found:
         raise BackboneError(f'{folder}: no backbone in it; give the folder of one with --backbone')
     return found
@@ -168,8 +175,8 @@ def optimizer_ratios(found: dict[Case, list[Run]]) -> dict[str, dict]:
             ratios |= {f'{name}_{optimizer}_vs_adam': value for name, value in compared.items()}
         for conflict in sorted(conflicts):
             compared = _ratios(runs(optimizer, conflict), runs(optimizer, None))
-            ratios |= {f'{name}_{optimizer}_projected_{conflict:g}_vs_not': value
-                       for name, value in compared.items()}
+            ratios |= {f'{name}_{optimizer}_projected_below_{conflict:g}_vs_not': value
+                       for name, value in compared.items() if name != 'seconds'}
     return ratios
 
 
@@ -183,14 +190,14 @@ def _ratios(over: list[Run], under: list[Run]) -> dict[str, dict]:
 def pareto_table(found: dict[Case, list[Run]], rates: dict[str, float]) -> Table:
     """Return the table of all cases."""
     filled = table('AD loss against content loss', 'optimiser, weight', 'lr', 'AD loss',
-                   'content loss', 'seconds', 'in conflict')
+                   'content loss', 'seconds', 'projected', 'cosine')
     for case, runs in found.items():
-        share = spread([each.conflict_rate for each in runs])
         filled.add_row(
             str(case), f'{rates[case.optimizer]:g}', shown(spread([r.style for r in runs]), 4),
             shown(spread([r.content for r in runs]), 4),
             shown(spread([r.seconds for r in runs]), 2),
-            '-' if share['median'] is None else shown(share, 2))
+            shown(spread([r.trigger_rate for r in runs]), 2),
+            shown(spread([r.cosine for r in runs]), 2))
     return filled
 
 
@@ -203,7 +210,7 @@ def pareto_chart(found: dict[Case, list[Run]]) -> np.ndarray:
             across.append(float(np.mean([each.content for each in runs])))
             up.append(float(np.mean([each.style for each in runs])))
     return line_chart('AD loss against content loss, one point a content weight', 'content loss',
-                      'AD loss', lines)
+                      'AD loss', lines, marks=True)
 
 
 def compare_losses(bench: Bench) -> dict[str, dict]:
@@ -211,13 +218,13 @@ def compare_losses(bench: Bench) -> dict[str, dict]:
     found = {}
     for loss in ('l1', 'kl'):
         settings = replace(bench.settings, loss=loss)
-        runs = [stylised(pair, bench.backbone, settings) for pair in bench.pairs]
+        runs = [stylised(pair, bench.backbone, settings) for pair in bench.few]
         rows = [grades(bench.judge, pair, each.image)
-                for pair, each in zip(bench.pairs, runs, strict=True)]
+                for pair, each in zip(bench.few, runs, strict=True)]
         found[loss] = {
             **{name: spread([row[name] for row in rows]) for name in GRADES},
             'seconds': spread([each.seconds for each in runs]),
-            'peak MB': spread([loss_memory(loss, bench.scope.memory_size, bench.over,
+            'peak MB': spread([loss_memory(loss, bench.scope.memory_size, bench.attention,
                                            bench.chosen.backbone)]),
         }
     return found
@@ -266,8 +273,9 @@ def grid(pairs: list[Pair], pictures: dict[str, list[np.ndarray]], side: int = 1
     named = [('content', [pair.content for pair in pairs]),
              ('style', [pair.style for pair in pairs]),
              *((name, made) for name, made in pictures.items() if 'photograph' not in name)]
-    columns = [np.vstack([panel(picture, name, (side, side)) for picture in column])
-               for name, column in named]
+    # What stands in brackets would not fit over a picture.
+    columns = [np.vstack([panel(picture, name.partition(' (')[0], (side, side))
+                          for picture in column]) for name, column in named]
     return np.hstack(columns)
 
 
@@ -276,11 +284,11 @@ def options() -> argparse.Namespace:
     made = parser(__doc__)
     made.add_argument('--pair', type=Path, nargs=2, action='append', default=[],
                       metavar=('CONTENT', 'STYLE'), help='pictures to stylise instead')
+    made.add_argument('--size', type=int, help='pixels a side of all pictures')
     made.add_argument('--backbone', type=Path, default=ROOT / 'models' / SHIPPED,
                       help='folder of the backbone; default: the shipped one')
-    made.add_argument('--over', choices=tuple(BACKBONES), help='attention over what, in all parts '
-                      'but the comparison of methods; default: the first that the folder has')
-    made.add_argument('--start', choices=STARTS, default='content', help='where latents start')
+    made.add_argument('--attention', choices=ATTENTIONS, help='of what, in all parts but the '
+                      'comparison of methods; default: the first of them that the folder has')
     made.add_argument('--weights', type=Path, default=WEIGHTS,
                       help='folder of squeezenet_v1.0.npz and microast_*.pth')
     made.add_argument('--vgg', type=Path, help='folder of cd_vgg19_small16x_*.pth; '
@@ -290,6 +298,11 @@ def options() -> argparse.Namespace:
     made.add_argument('--only', choices=tuple(PARTS), nargs='+',
                       help='parts to run; default: all')
     return made.parse_args()
+
+
+def key(name: str) -> str:
+    """Return a name as part of a key of the JSON file: letters, digits and underscores."""
+    return re.sub(r'\W+', '_', name).strip('_').lower()
 
 
 def write(path: Path, picture: np.ndarray) -> None:
@@ -304,15 +317,16 @@ def optimizers(bench: Bench) -> Part:
     sweep_settings = replace(bench.settings, steps=bench.scope.swept)
     sweep = swept(bench.pairs[0], bench.backbone, sweep_settings, RATES)
     rates = best(sweep)
-    found = pareto(bench.pairs, bench.backbone, bench.settings, rates, bench.scope.weights,
-                   CONFLICTS)
+    weights = [share * bench.settings.content_weight for share in bench.scope.weights]
+    found = pareto(bench.few, bench.backbone, bench.settings, rates, weights, CONFLICTS)
     write(OUT / 'latents_pareto.png', pareto_chart(found))
     tried = table(f'Sum of losses after {sweep_settings.steps} steps', 'optimiser',
                   *(f'lr {rate:g}' for rate in RATES))
     for name, losses in sweep.items():
         tried.add_row(name, *(f'{losses[rate]:.4f}' for rate in RATES))
     cases = {str(case): [{'style': each.style, 'content': each.content, 'seconds': each.seconds,
-                          'conflict_rate': each.conflict_rate} for each in runs]
+                          'trigger_rate': each.trigger_rate, 'cosine': each.cosine}
+                         for each in runs]
              for case, runs in found.items()}
     return Part([tried, pareto_table(found, rates)], optimizer_ratios(found),
                 {'learning_rates': sweep, 'cases': cases})
@@ -321,7 +335,7 @@ def optimizers(bench: Bench) -> Part:
 def losses(bench: Bench) -> Part:
     """Compare L1 on attention outputs with KL on attention maps."""
     rows = compare_losses(bench)
-    ratios = {f'{name.replace(" ", "_")}_kl_vs_l1':
+    ratios = {f'{key(name)}_kl_vs_l1':
               ratio(rows['kl'][name]['rounds'], rows['l1'][name]['rounds'])
               for name in ('sliced Wasserstein', 'seconds', 'peak MB')}
     title = f'L1 against KL (peak memory at {bench.scope.memory_size} pixels a side)'
@@ -330,10 +344,10 @@ def losses(bench: Bench) -> Part:
 
 def gpn(bench: Bench) -> Part:
     """Compare predicted gradients with true ones, and with fewer steps."""
-    found = predicted(bench.pairs, bench.backbone, bench.settings, bench.scope.shares)
+    found = predicted(bench.few, bench.backbone, bench.settings, bench.scope.shares)
     rows = gpn_rows(found, bench.settings.steps, bench.settings.content_weight)
     whole = rows['all true']['sum of losses']['rounds']
-    ratios = {f'loss_{name.replace(" ", "_")}_vs_all_true':
+    ratios = {f'loss_{key(name)}_vs_all_true':
               ratio(row['sum of losses']['rounds'], whole)
               for name, row in rows.items() if name != 'all true'}
     return Part([grades_table('Predicted gradients', rows)], ratios, rows)
@@ -341,13 +355,13 @@ def gpn(bench: Bench) -> Part:
 
 def comparison(bench: Bench) -> Part:
     """Compare all ways to stylise; write the grid of their pictures."""
-    settings = replace(bench.settings, steps=bench.scope.compared)
+    settings = Settings(steps=bench.scope.compared, size=bench.scope.size)
     weights = bench.chosen.weights
     made = methods(bench.backbones, weights, bench.chosen.vgg or weights, settings)
     rows, pictures = compare_methods(made, bench.pairs, bench.judge)
     write(bench.chosen.grid, grid(bench.pairs, pictures))
     ours, *others = rows
-    ratios = {f'{grade.replace(" ", "_")}_ours_vs_{other.replace(" ", "_")}':
+    ratios = {f'{key(grade)}_{key(ours)}_vs_{key(other)}':
               ratio(rows[ours][grade]['rounds'], rows[other][grade]['rounds'])
               for other, grade in itertools.product(others, ('style distance', 'seconds'))
               if (bench.judge is not None or grade == 'seconds') and 'photograph' not in other}
@@ -361,21 +375,22 @@ def main() -> None:
     """Measure, show and write."""
     chosen = options()
     scope = QUICK if chosen.quick else Scope()
+    scope = replace(scope, size=chosen.size or scope.size)
     torch.set_num_threads(1)
     pairs = given_pairs(scope.size, chosen.pair) or default_pairs(scope.size, scope.pairs)
-    settings = Settings(steps=scope.steps, size=scope.size, start=chosen.start,
-                        gpn_warmup=min(10, scope.steps // 2))
     backbones = backbones_at(chosen.backbone)
-    bench = Bench(pairs, backbones, chosen.over or next(iter(backbones)),
-                  judge_at(chosen.weights), scope, settings, chosen)
+    attention = chosen.attention or next(iter(backbones))
+    settings = Settings(steps=scope.steps, size=scope.size, gpn_warmup=min(10, scope.steps // 2))
+    bench = Bench(pairs, backbones, attention, judge_at(chosen.weights), scope,
+                  settings.completed(backbones[attention].recommended), chosen)
     parts = {name: PARTS[name](bench) for name in chosen.only or PARTS}
     tables = [each for part in parts.values() for each in part.tables]
     for each in tables[:-1]:
         console.print(each)
     ratios = {name: value for part in parts.values() for name, value in part.ratios.items()}
     finish('latents', tables[-1], ratios, {name: part.measured for name, part in parts.items()},
-           over=bench.over, settings={**asdict(scope), 'pairs': [pair.name for pair in pairs],
-                     'distillation': settings.to_dict(), 'quick': chosen.quick})
+           attention=attention, settings={**asdict(scope), 'pairs': [pair.name for pair in pairs],
+                     'distillation': bench.settings.to_dict(), 'quick': chosen.quick})
 
 
 if __name__ == '__main__':

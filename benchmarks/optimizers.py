@@ -48,7 +48,7 @@ from rich.table import Table
 from muon_ad.chart import line_chart
 from muon_ad.train.images import DataError
 
-STEPS = {'style': 240, 'denoise': 160, 'detector': 200}
+STEPS = {'style': 200, 'denoise': 120, 'detector': 160}
 CLAIMED = 3.2
 
 

@@ -19,7 +19,7 @@ from muon_ad.distill.backbone import load_backbone  # noqa: E402
 from muon_ad.distill.settings import Settings  # noqa: E402
 
 PICTURE = np.zeros((64, 64, 3), np.uint8)
-SETTINGS = Settings(steps=3, size=64, gpn_warmup=1)
+SETTINGS = Settings(steps=3, size=64, gpn_warmup=1).completed({})
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +33,7 @@ def pair():
 
 
 def made(style: float, content: float = 1.0, seconds: float = 1.0, full: int = 4) -> Run:
-    return Run(style, content, seconds, full, None, PICTURE)
+    return Run(style, content, seconds, full, None, None, PICTURE)
 
 
 def test_default_pairs_are_square_and_all_different():
@@ -71,7 +71,8 @@ def test_ratios_compare_at_the_same_weight_with_adam_and_without_projection():
     ratios = latents.optimizer_ratios(found)
     assert ratios['style_loss_latent-muon_vs_adam']['rounds'] == pytest.approx([4.0, 4.0])
     assert ratios['seconds_muon_vs_adam']['median'] == 3
-    assert ratios['style_loss_adamw_projected_0_vs_not']['rounds'] == pytest.approx([0.5, 0.5])
+    projected = ratios['style_loss_adamw_projected_below_0_vs_not']
+    assert projected['rounds'] == pytest.approx([0.5, 0.5])
     assert 'style_loss_adam_vs_adam' not in ratios
 
 
@@ -87,15 +88,20 @@ def test_runs_and_their_projection_are_measured(backbone, pair):
                                 (0.25,), (None, 1.0))
     assert {case.optimizer for case in found} == {'adam', 'latent-muon'}
     plain = found[Case('adam', 0.25, None)][0]
-    assert plain.conflict_rate is None
+    assert plain.trigger_rate is None and plain.cosine is None
     assert plain.full_steps == 3 and plain.seconds > 0
     # Any cosine is below 1; only at the first step, where the content is, it has no gradient.
-    assert found[Case('adam', 0.25, 1.0)][0].conflict_rate == pytest.approx(2 / 3)
+    assert found[Case('adam', 0.25, 1.0)][0].trigger_rate == pytest.approx(2 / 3)
+    assert -1 <= found[Case('adam', 0.25, 1.0)][0].cosine <= 1
     again = _latent_runs.stylised(pair, backbone, replace(SETTINGS, optimizer='adam', lr=0.05))
     assert again.style == plain.style
     filled = latents.pareto_table(found, {'adam': 0.05, 'latent-muon': 0.05})
     assert filled.row_count == 4
     assert latents.pareto_chart(found).std() > 0
+
+
+def test_keys_are_words():
+    assert latents.key('patches (GPDM-like)') == 'patches_gpdm_like'
 
 
 def test_a_share_of_gradients_is_predicted_and_held_against_fewer_steps(backbone, pair):
@@ -107,14 +113,14 @@ def test_a_share_of_gradients_is_predicted_and_held_against_fewer_steps(backbone
 
 def test_without_weights_all_that_needs_none_is_compared(backbone, pair, tmp_path, capsys):
     judge = latents.judge_at(tmp_path)
-    methods = latents.methods({'diffusion': backbone}, tmp_path, tmp_path, SETTINGS)
+    methods = latents.methods({'denoiser': backbone}, tmp_path, tmp_path, SETTINGS)
     assert judge is None
     said = capsys.readouterr().out
     for absent in ('no judge', 'left out: AdaIN', 'left out: WCT', 'left out: MicroAST'):
         assert absent in said
     cheap = {name: method for name, method in methods.items() if 'patches' not in name}
     rows, pictures = latents.compare_methods(cheap, [pair], judge)
-    assert list(rows) == ['ours, diffusion', 'injection (StyleID-like)', 'streaming student',
+    assert list(rows) == ['ours, denoiser', 'injection (StyleID-like)', 'streaming student',
                           'the photograph itself']
     assert rows['the photograph itself']['SSIM']['median'] == 1
     assert rows['streaming student']['style distance']['median'] is None
@@ -135,4 +141,5 @@ def test_with_weights_the_photograph_is_equal_to_itself(data, pair):
 
 def test_memory_is_that_of_another_process(tmp_path):
     folder = build_plain(tmp_path / 'plain')
-    assert 0 <= latents.loss_memory('l1', 64, 'diffusion', folder) < 500
+    few, many = (latents.loss_memory('l1', size, 'denoiser', folder) for size in (64, 256))
+    assert 0 < few < many < 500

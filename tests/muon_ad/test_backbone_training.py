@@ -14,11 +14,15 @@ from muon_ad.cli import main
 from muon_ad.distill.backbone import BackboneError
 from muon_ad.distill.backbone import load_backbone
 from muon_ad.distill.features import FeatureBackbone
+from muon_ad.distill.recommended import Recommendation
+from muon_ad.distill.recommended import recommendation
+from muon_ad.distill.recommended import RecommendationError
 from muon_ad.networks.feature_encoder import FeatureEncoder
 from muon_ad.train import backbone as training
 from muon_ad.train import backbone_parts
 from muon_ad.train import perceptual
 from muon_ad.train.checkpoint import CHECKPOINT
+from muon_ad.train.checkpoint import save_checkpoint
 
 
 def picture(seed: int, side: int) -> np.ndarray:
@@ -51,6 +55,7 @@ def trained(tmp_path_factory, features):
 
 def test_the_command_leaves_a_backbone_that_loads_and_attends(trained):
     backbone = load_backbone(trained / 'backbone')
+    assert backbone.recommended == training.RECOMMENDED['denoiser']
     assert (backbone.downscale, backbone.latent_channels, backbone.multiple) == (4, 8, 16)
     image = torch.from_numpy(picture(5, 64)).permute(2, 0, 1)[None] / 255
     latents = backbone.encode(image)
@@ -88,7 +93,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(features, tmp_path):
         whole.advance()
     for _ in range(2):
         first.advance()
-    training.save_checkpoint(tmp_path / CHECKPOINT, first.state())
+    save_checkpoint(tmp_path / CHECKPOINT, first.state())
     second.load(tmp_path / CHECKPOINT)
     for _ in range(2):
         second.advance()
@@ -108,7 +113,7 @@ def test_a_part_learns(make, features):
     recipe = training.Recipe('part', 200, 2, 32, 2e-3)
     learning = training.Learning(make(features), [picture(1, 64)], recipe)
     totals = [learning.advance()['total'] for _ in range(60)]
-    assert np.mean(totals[-5:]) < 0.7 * np.mean(totals[:5])
+    assert np.mean(totals[-5:]) < 0.85 * np.mean(totals[:5])
 
 
 def test_the_denoiser_asks_for_its_autoencoder(features, tmp_path):
@@ -127,7 +132,9 @@ def test_the_encoder_serves_as_feature_network(trained):
 
 
 def test_attention_over_features_looks_up_the_most_similar(trained):
-    backbone = FeatureBackbone.load(trained / 'backbone')
+    backbone = load_backbone(trained / 'backbone', attention='features')
+    assert isinstance(backbone, FeatureBackbone)
+    assert backbone.recommended == training.RECOMMENDED['features']
     image = torch.from_numpy(picture(5, 64)).permute(2, 0, 1)[None] / 255
     latents = backbone.encode(image).requires_grad_()
     seen = backbone.attend(latents, 0, backbone.layers)
@@ -144,7 +151,22 @@ def test_attention_over_features_looks_up_the_most_similar(trained):
     assert backbone.timesteps(50) == [0]
 
 
+def test_a_folder_recommends_what_it_has_been_told(tmp_path):
+    assert recommendation(tmp_path) == Recommendation('denoiser', {})
+    path = tmp_path / 'stylize.json'
+    path.write_text('{"attention": "features", "features": {"lr": 0.1}}')
+    assert recommendation(tmp_path) == Recommendation('features', {'features': {'lr': 0.1}})
+    for text in ('', '[]', '{}', '{"attention": "eyes"}', '{"attention": "features", "eyes": {}}',
+                 '{"attention": "features", "features": {"steps": 3}}',
+                 '{"attention": "features", "features": 3}'):
+        path.write_text(text)
+        with pytest.raises(RecommendationError, match='stylize.json.*expected'):
+            recommendation(tmp_path)
+
+
 def test_attention_over_features_says_what_it_lacks(trained, tmp_path):
+    with pytest.raises(BackboneError, match="attention is 'eyes'"):
+        load_backbone(trained / 'backbone', attention='eyes')
     with pytest.raises(BackboneError, match='no encoder/config.json'):
         FeatureBackbone.load(tmp_path)
     backbone = FeatureBackbone.load(trained / 'backbone')

@@ -31,3 +31,11 @@ def test_what_is_not_finite_is_left_out():
     line_chart('t', 'x', 'y', holes)
     with pytest.raises(ValueError, match="nothing to draw in 't'"):
         line_chart('t', 'x', 'y', {'a': ([1], [np.inf])})
+
+
+def test_marks_show_points_and_one_that_stands_alone():
+    lines = {'line': ([0, 10], [0, 5]), 'alone': ([5], [1])}
+    plain, marked = (line_chart('t', 'x', 'y', lines, marks=marks) for marks in (False, True))
+    assert not len(where(plain, COLOURS[1])[0])
+    assert len(where(marked, COLOURS[1])[0]) > 50
+    assert len(where(marked, COLOURS[0])[0]) > len(where(plain, COLOURS[0])[0])

@@ -269,9 +269,8 @@ def make_trainer(open_teacher, source):
     return make
 
 
-@pytest.mark.parametrize('optimizer', ['muon', 'adamw'])
-def test_a_run_imitates_features_where_the_teacher_shows_them(make_trainer, optimizer):
-    trainer = make_trainer(optimizer=optimizer, rate=training.RATES[optimizer])
+def test_a_run_imitates_features_where_the_teacher_shows_them(make_trainer):
+    trainer = make_trainer()
     before = trainer.advance()['features']
     for _ in range(30):
         after = trainer.advance()['features']

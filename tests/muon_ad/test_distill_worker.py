@@ -16,6 +16,7 @@ from muon_ad.distill.devices import DeviceError
 from muon_ad.distill.jobs import Done
 from muon_ad.distill.jobs import Failed
 from muon_ad.distill.jobs import Job
+from muon_ad.distill.result import NotFinite
 from muon_ad.distill.settings import Settings
 from muon_ad.picture_files import write_picture
 
@@ -83,7 +84,7 @@ def test_what_is_not_finite_comes_with_the_picture_before_it(answer, monkeypatch
     def spoiling(self) -> None:
         advance(self)
         if self.step == 2:
-            raise descent.NotFinite('the style loss is')
+            raise NotFinite('the style loss is')
 
     monkeypatch.setattr(descent.Descent, 'advance', spoiling)
     _, end = answer()

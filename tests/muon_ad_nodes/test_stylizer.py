@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 
 import fake_worker
@@ -163,7 +165,7 @@ WRONG = [
      "content_path is '/no/such.png': /no/such.png: no such file; expected"),
     ({'optimizer': 'magic'}, "optimizer is 'magic'; expected one of ('adam'"),
     ({'loss': 'love'}, "loss is 'love'; expected one of"),
-    ({'lr': float('nan')}, 'lr is nan; expected a number above 0'),
+    ({'lr': float('nan')}, 'lr is nan; expected None (as the backbone recommends) or a number'),
     ({'lr': -0.5}, 'lr is -0.5; expected'),
     ({'content_weight': float('inf')}, 'content_weight is inf; expected'),
     ({'conflict': -1.5}, 'conflict is -1.5; expected None (off) or a cosine from -1 to 1'),
@@ -221,7 +223,7 @@ def test_a_cancelled_goal_ends_with_the_picture_so_far(client):
     status, result = client.result(handle)
     assert (status, result.steps) == (CANCELED, 1)
     assert (to_rgb(result.image) == 101).all()
-    assert result.message == 'cancelled after 1 steps'
+    assert result.message == 'cancelled after step 1'
     assert client.do(goal_of())[0] == SUCCEEDED
 
 
@@ -352,6 +354,19 @@ def test_jobs_leave_nothing_behind(client):
     assert len(os.listdir('/proc/self/fd')) == handles
     assert threading.active_count() == threads
     assert not psutil.Process().children()
+
+
+def test_neither_the_node_nor_the_start_of_a_job_loads_torch():
+    """It takes seconds and hundreds of megabytes; only a job that is at work has it."""
+    code = (
+        'import sys, muon_ad_nodes.nodes.stylizer, muon_ad.distill.worker\n'
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, check=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    )
+    assert done.stdout.strip() == 'False'
 
 
 def test_a_backbone_that_is_not_there_fails_configure(bench, statuses):

@@ -239,7 +239,8 @@ def test_the_stylizer_stands_beside_what_streams(installed, supervised):
     given = inline(stylizer)
     assert given == {
         'use_sim_time': False, 'realtime.policy': 'batch', 'realtime.nice': 10,
-        'backbone': '007', 'device': 'cpu', 'threads': 2, 'queue_length': 1,
+        'backbone': '007', 'attention': 'auto', 'device': 'cpu', 'threads': 2,
+        'queue_length': 1,
     }
     for name in given.keys() - {'use_sim_time'}:
         known[name].check(given[name])
@@ -253,7 +254,7 @@ def test_the_stylizer_can_be_included_and_leaves_the_environment_of_others_alone
     file = tmp_path / 'both.launch.xml'
     file.write_text(
         f'<launch><include file="$(find-pkg-share muon_ad_nodes)/launch/{STYLIZER}"/>'
-        '<node pkg="muon_ad_nodes" exec="csi_camera" name="other"/></launch>'
+        '<node pkg="muon_ad_nodes" exec="csi_camera" name="other" output="screen"/></launch>'
     )
     launch = load(file, {}, {})
     assert names(launch) == ['/stylizer', '/stylizer_supervisor', '/other']

@@ -18,12 +18,13 @@ Line = tuple[Sequence[float], Sequence[float]]
 
 
 def line_chart(
-    title: str, across: str, up: str, lines: Mapping[str, Line], size: tuple[int, int] = (960, 540)
+    title: str, across: str, up: str, lines: Mapping[str, Line],
+    size: tuple[int, int] = (960, 540), marks: bool = False,
 ) -> np.ndarray:
     """Draw named lines (x, y) into an rgb8 image [H, W, 3] of `size` (width, height).
 
-    The vertical axis begins at 0, or at the least value below. Points that are not finite are
-    left out. Raises ValueError where nothing is left.
+    With `marks` there is a dot at each point. The vertical axis begins at 0, or at the least
+    value below. Points that are not finite are left out. Raises ValueError where nothing is left.
     """
     points = {name: _finite(line) for name, line in lines.items()}
     drawn = [each for each in points.values() if len(each)]
@@ -45,6 +46,8 @@ def line_chart(
         if len(line):
             where = np.round(_placed(line, box, xs, ys)).astype(np.int32)
             cv2.polylines(picture, [where.reshape(-1, 1, 2)], False, colour, 2, cv2.LINE_AA)
+            for x, y in where.tolist() if marks else ():
+                cv2.circle(picture, (x, y), 5, colour, -1, cv2.LINE_AA)
     return picture
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from muon_ad.distill.recommended import recommendation
 from muon_ad.distill.settings import ATTENTIONS
 from muon_ad.paths import expanded
 from muon_ad.runtime.installed import models_folder
@@ -109,21 +110,26 @@ def load_backbone(
     """Load a local diffusers folder; without `folder`, the backbone that is shipped.
 
     `attention` is 'denoiser' for that of the U-Net or MMDiT, 'features' for that over the features
-    of the folder's encoder (features.py), None for the latter where there is one. `dtype` is that
-    of the denoiser; autoencoders stay in float32, since their half precision overflows in some
-    models. `gradient_checkpointing` halves the memory of a large network for a third more time.
-    Nothing is downloaded. Raises BackboneError.
+    of the folder's encoder (features.py), None for what the folder recommends (recommended.py),
+    else the denoiser's. `dtype` is that of the denoiser; autoencoders stay in float32, since
+    their half precision overflows in some models. `gradient_checkpointing` halves the memory of a
+    large network for a third more time.
+    Nothing is downloaded. Raises BackboneError, RecommendationError.
     """
     from muon_ad.distill.diffusion import DiffusionBackbone
     from muon_ad.distill.features import FeatureBackbone
-    from muon_ad.distill.features import has_encoder
 
     if attention not in (None, *ATTENTIONS):
         raise BackboneError(f'attention is {attention!r}; expected None or one of {ATTENTIONS}')
     folder = _shipped() if folder is None else expanded(folder)
-    if attention == 'features' or attention is None and has_encoder(folder):
-        return FeatureBackbone.load(folder, device)
-    return DiffusionBackbone.load(folder, device, dtype, gradient_checkpointing)
+    recommended = recommendation(folder)
+    attention = attention or recommended.attention
+    if attention == 'features':
+        backbone = FeatureBackbone.load(folder, device)
+    else:
+        backbone = DiffusionBackbone.load(folder, device, dtype, gradient_checkpointing)
+    backbone.recommended = recommended.settings.get(attention, {})
+    return backbone
 
 
 def _shipped() -> Path:

@@ -40,8 +40,8 @@ from muon_ad.picture_files import read_picture
 from muon_ad.picture_files import write_picture
 
 INTERRUPTED = 130
-# A video of at least so many frames, where the steps allow it.
-_FRAMES = 60
+# A video of about so many frames, where the steps allow it.
+_FRAMES = 30
 
 
 class MemoryLackError(ValueError):
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          'small one that is shipped)')
     machine.add_argument('--attention', choices=ATTENTIONS,
                          help="that of the backbone's denoiser, or over the features of its "
-                         'encoder (default: the latter where it has one, as the small one does)')
+                         'encoder, if any (default: as the backbone recommends)')
     machine.add_argument('--device', choices=DEVICES, default='auto',
                          help='auto (default): a GPU where there is one')
     machine.add_argument('--threads', type=int, metavar='N',
@@ -178,6 +178,9 @@ class _Maker:
         if self.resume and not resume and output.picture.exists():
             print(f'{output.picture}: there already, kept')
             return True
+        if output.state.exists() and not resume:
+            print(f'{output.part}: what an earlier run left is discarded; --resume would go on '
+                  'with it', file=sys.stderr)
         output.begin(resume)
         with tqdm(total=self.settings.steps, desc=title, unit='step', disable=None) as bar:
             result = self._stylize(output, content, resume, bar)

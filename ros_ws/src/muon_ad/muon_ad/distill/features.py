@@ -8,6 +8,7 @@ place, the most similar ones of the style (compare nearest-neighbour style trans
 al., arXiv:2203.13215). The losses of attention distillation apply as they are.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,11 +32,6 @@ SHARPNESS = 100.0
 LEAST_SPREAD = 0.01
 
 
-def has_encoder(folder: Path) -> bool:
-    """Whether a backbone's folder has a feature encoder."""
-    return is_file(folder / 'encoder' / 'config.json')
-
-
 class FeatureBackbone:
     """Autoencoder and feature encoder, both frozen; see `backbone.Backbone` for the methods.
 
@@ -46,8 +42,7 @@ class FeatureBackbone:
     """
 
     multiple = 8
-    # Found by looking at pictures. Attention alone hardly changes a palette, so it is given.
-    recommended = {'lr': 0.08, 'content_weight': 0.05, 'start': 'palette'}
+    recommended: Mapping[str, float | str] = {}
 
     def __init__(self, autoencoder: nn.Module, encoder: FeatureEncoder) -> None:
         self._autoencoder = autoencoder
@@ -60,7 +55,7 @@ class FeatureBackbone:
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = 'cpu') -> 'FeatureBackbone':
         """Load `vae/` and `encoder/` of a backbone's folder; raises BackboneError."""
-        if not has_encoder(folder):
+        if not is_file(folder / 'encoder' / 'config.json'):
             raise BackboneError(f'{folder}: no encoder/config.json; expected the folder of a '
                                 'backbone with a feature encoder, as backbone_tiny is one')
         encoder = FeatureEncoder.from_pretrained(

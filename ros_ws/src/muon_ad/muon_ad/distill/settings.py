@@ -15,7 +15,6 @@ DTYPES = ('float32', 'bfloat16')
 
 # What arXiv 2502.20235's code has for Stable Diffusion, where a backbone recommends nothing else.
 REFERENCE = {'lr': 0.05, 'content_weight': 0.25, 'start': 'content'}
-
 _LARGEST = 3.4e38   # of float32, which the latents are in
 
 # Neither changes the result, so a run may be resumed with others.
@@ -45,8 +44,8 @@ class Settings:
 
     `size` bounds the picture that is worked on: as many pixels as a square of that side, and
     never more than the picture has (pixels.py). `start` from the content's latents, from these
-    with the mean and covariance of the style's ('palette'), or from noise.
-    `lr`, `content_weight` and `start` of None are what the backbone recommends.
+    with the mean and covariance of the style's ('palette'), or from noise. `lr`,
+    `content_weight` and `start` of None are what the backbone recommends.
     `dtype` bfloat16 computes the network's passes in it; latents and losses stay in float32.
     A preview every `preview_every` steps, a saved state every `save_every`. Raises SettingsError.
     """
@@ -80,7 +79,8 @@ class Settings:
         self._expect('timesteps', self.timesteps is None or _whole(self.timesteps, 1),
                      'None (one a step) or a whole number from 1 on')
         self._expect('lr', self.lr is None or _number(self.lr) and 0 < self.lr <= _LARGEST,
-                     f'None (as the backbone recommends) or a number above 0, up to {_LARGEST}')
+                     'None (as the backbone recommends) or a number above 0, up to '
+                     f'{_LARGEST}')
         self._expect('content_weight', self.content_weight is None
                      or _number(self.content_weight) and self.content_weight >= 0,
                      'None (as the backbone recommends) or a number from 0 on')

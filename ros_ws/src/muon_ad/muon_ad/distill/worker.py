@@ -12,6 +12,7 @@ import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +21,11 @@ from muon_ad.distill.jobs import Done
 from muon_ad.distill.jobs import Failed
 from muon_ad.distill.jobs import Job
 from muon_ad.distill.jobs import Step
-from muon_ad.distill.result import Progress
 from muon_ad.picture_files import PictureFileError
 from muon_ad.picture_files import read_picture
+
+if TYPE_CHECKING:       # it loads torch
+    from muon_ad.distill.result import Progress
 
 
 class JobError(ValueError):
@@ -86,7 +89,7 @@ def _stylize(job: Job, connection: Connection, cancelled: threading.Event) -> Do
     backbone = load_backbone(
         job.backbone, device, getattr(torch, job.settings.dtype), attention=job.attention)
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: 'Progress') -> None:
         shown = progress.preview() if job.previews and progress.preview_due else None
         connection.send(Step(
             progress.step, progress.steps, progress.style_loss, progress.content_loss, shown,

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from muon_ad.distill.folders import load_autoencoder
+from muon_ad.distill.recommended import FILE
 from muon_ad.optim.muon import Muon
 from muon_ad.optim.split import split_parameters
 from muon_ad.styles.draw import draw
@@ -32,7 +32,16 @@ from muon_ad.train.images import random_crop
 from muon_ad.train.loop import check_finite
 from muon_ad.train.loop import learn
 from muon_ad.train.perceptual import load_features
+from muon_ad.train.steering import RiseAndFall
 
+# Found by looking at pictures: attention alone hardly changes a palette, so it is given at the
+# start. Content weights are in units of losses that differ between the two kinds of attention.
+RECOMMENDED = {
+    'attention': 'denoiser',
+    'denoiser': {'lr': 0.05, 'content_weight': 0.25, 'start': 'palette'},
+    'features': {'lr': 0.08, 'content_weight': 0.05, 'start': 'palette'},
+}
+RISE = 100      # steps in which the learning rate rises
 SIDE = 400      # short side of the pictures in memory
 
 
@@ -50,9 +59,9 @@ class Recipe:
 
 
 RECIPES = {
-    'autoencoder': Recipe('autoencoder', 3000, 8, 96, 2e-3),
-    'denoiser': Recipe('denoiser', 6000, 8, 128, 2e-3),
-    'encoder': Recipe('encoder', 3000, 8, 96, 2e-3),
+    'autoencoder': Recipe('autoencoder', 2200, 8, 96, 2e-3),
+    'denoiser': Recipe('denoiser', 4000, 6, 96, 2e-3),
+    'encoder': Recipe('encoder', 1900, 4, 96, 2e-3),
 }
 
 
@@ -69,13 +78,14 @@ class Learning:
         self.recipe = recipe
         self.step = 0
         self.optimizer = Muon(split_parameters(part).groups(), lr=recipe.rate, weight_decay=0.01)
+        self.plan = RiseAndFall(recipe.steps, recipe.rate, RISE, 0.6 * recipe.steps)
         self.average = AveragedModel(part.net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average))
 
     def advance(self) -> dict[str, float]:
         """Take a step on fresh crops; return rate and losses."""
         rng = np.random.default_rng([self.recipe.seed, self.step])
         generator = torch.Generator().manual_seed(int(rng.integers(2 ** 62)))
-        rate = self._rate()
+        rate = self.plan.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group['lr'] = rate
         crops = some_crops(self.pictures, self.recipe.crop, self.recipe.batch, rng)
@@ -89,12 +99,6 @@ class Learning:
         self.step += 1
         values = {name: value.item() for name, value in losses.items()}
         return {'rate': rate, 'total': loss.item(), **values}
-
-    def _rate(self) -> float:
-        """A short rise, constant, a cosine to a fiftieth over the last two fifths."""
-        rise = min(1.0, (self.step + 1) / 100)
-        fall = max(0.0, (self.step / self.recipe.steps - 0.6) / 0.4)
-        return self.recipe.rate * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall)))
 
     def state(self) -> dict[str, Any]:
         """Return what the next steps depend on."""
@@ -200,14 +204,19 @@ def export(name: str, learning: Learning, folder: Path) -> None:
         index = {'_class_name': 'LatentDiffusion', 'vae': ['diffusers', 'AutoencoderTiny'],
                  'unet': ['diffusers', 'UNet2DConditionModel'],
                  'scheduler': ['diffusers', 'DDPMScheduler']}
-        (folder / 'model_index.json').write_text(json.dumps(index, indent=2) + '\n')
+        _write_json(folder / 'model_index.json', index)
+        _write_json(folder / FILE, RECOMMENDED)
 
 
 def _forget(config: Path, field: str) -> None:
     """Remove a field that diffusers writes for this class, and warns of when it reads it."""
     fields = json.loads(config.read_text())
     del fields[field]
-    config.write_text(json.dumps(fields, indent=2) + '\n')
+    _write_json(config, fields)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2) + '\n')
 
 
 @torch.no_grad()

@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
-from PIL import Image
 
 from muon_ad.chart import Line
 from muon_ad.chart import line_chart
+from muon_ad.picture_files import write_picture
 from muon_ad.train.curriculum import Curriculum
 from muon_ad.train.curriculum import LENGTH
 from muon_ad.train.curriculum import PHASES
@@ -36,8 +36,7 @@ def run(args: argparse.Namespace) -> int:
     plan = Curriculum(args.steps, rate=args.rate)
     print(table(plan))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(plan)).save(args.out)
+        write_picture(args.out, picture(plan))
         print(f'picture: {args.out}')
     return 0
 

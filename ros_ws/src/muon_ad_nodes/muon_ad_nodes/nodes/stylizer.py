@@ -52,7 +52,7 @@ PARAMETERS = (
     Parameter(
         'attention', 'auto',
         "Whose attention jobs use: that of the backbone's denoiser, or over the features of its "
-        'encoder; auto: the latter where it has one, as the shipped one does.',
+        'encoder, if any; auto: as the backbone recommends.',
         choices=('auto', *ATTENTIONS),
     ),
     Parameter(
@@ -286,7 +286,8 @@ class Stylizer(SuiteNode):
         goal.times.mark('infer' if at_work else 'wait')
         message = self._conclude(goal, end, seconds)
         result = result_of(end, goal.header, message, seconds)
-        self._server.finish(handle, lambda _: result)
+        if self.executor is not None:       # else nobody is left to send it
+            self._server.finish(handle, lambda _: result)
         if at_work:
             self._at_work = None
             self._timer.cancel()
@@ -303,7 +304,7 @@ class Stylizer(SuiteNode):
         if handle.is_cancel_requested:
             handle.canceled()
             self._cancelled += 1
-            return f'cancelled after {end.steps} steps' if isinstance(end, Done) else end.message
+            return f'cancelled after step {end.steps}' if isinstance(end, Done) else end.message
         handle.abort()
         self.get_logger().warning(f'goal aborted: {end.message}')
         self.monitor.dropped_invalid(end.message, goal.times)

@@ -132,6 +132,7 @@ class JobProcess:
 def _how_it_ended(status: int, step: int) -> str:
     how = f'with exit status {status}'
     if status < 0:
-        how = f'by {signal.Signals(-status).name}'
+        names = {number.value: number.name for number in signal.Signals}    # not all have one
+        how = f'by {names.get(-status, f"signal {-status}")}'
     hint = ' (out of memory?)' if status == -signal.SIGKILL else ''
     return f'the process of the job ended {how}{hint} after step {step}; its log may say why'
