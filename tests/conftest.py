@@ -142,7 +142,7 @@ def one_box_package(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def backbone_folder(tmp_path_factory):
-    """Call with sd15, sdxl, sd3 or plain: a tiny random diffusers folder (tiny_backbones.py)."""
+    """Call with a name of tiny_backbones.build_*: a tiny random diffusers folder."""
     import tiny_backbones
 
     folder = tmp_path_factory.mktemp('backbones')

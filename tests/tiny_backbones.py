@@ -22,6 +22,9 @@ from transformers import CLIPTextConfig
 from transformers import CLIPTextModel
 from transformers import CLIPTextModelWithProjection
 from transformers import CLIPTokenizer
+from transformers import T5Config
+from transformers import T5EncoderModel
+from transformers import T5Tokenizer
 
 TEXT_WIDTH = 16
 
@@ -60,23 +63,29 @@ def build_sdxl(folder: Path) -> Path:
     return folder
 
 
-def build_sd3(folder: Path, dual: bool = True) -> Path:
-    """Save a folder like Stable Diffusion 3 without its T5; `dual`: as 3.5 medium has it."""
+def build_sd3(folder: Path, t5: bool = False) -> Path:
+    """Save a folder like Stable Diffusion 3.5 medium, with or without its T5."""
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder.parent / f'{folder.name}_vocabulary')
     StableDiffusion3Pipeline(
         vae=_autoencoder(16, shift_factor=0.0609, scaling_factor=1.5305),
         text_encoder=CLIPTextModelWithProjection(_text_config()),
         text_encoder_2=CLIPTextModelWithProjection(_text_config()),
-        text_encoder_3=None, tokenizer=tokenizer, tokenizer_2=tokenizer, tokenizer_3=None,
+        tokenizer=tokenizer, tokenizer_2=tokenizer,
+        text_encoder_3=_t5() if t5 else None, tokenizer_3=_t5_tokenizer() if t5 else None,
         transformer=SD3Transformer2DModel(
             sample_size=16, patch_size=2, in_channels=16, out_channels=16, num_layers=2,
             attention_head_dim=8, num_attention_heads=2, caption_projection_dim=16,
             joint_attention_dim=4 * TEXT_WIDTH, pooled_projection_dim=2 * TEXT_WIDTH,
-            pos_embed_max_size=32, qk_norm='rms_norm', dual_attention_layers=(0,) if dual else ()),
+            pos_embed_max_size=32, qk_norm='rms_norm', dual_attention_layers=(0,)),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     ).save_pretrained(folder)
     return folder
+
+
+def build_sd3_t5(folder: Path) -> Path:
+    """Save a folder like `build_sd3`, with T5."""
+    return build_sd3(folder, t5=True)
 
 
 def build_plain(folder: Path) -> Path:
@@ -119,6 +128,16 @@ def _text_config() -> CLIPTextConfig:
         num_hidden_layers=2, num_attention_heads=2, vocab_size=520, max_position_embeddings=77,
         bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )
+
+
+def _t5() -> T5EncoderModel:
+    return T5EncoderModel(T5Config(vocab_size=8, d_model=4 * TEXT_WIDTH, d_kv=8, d_ff=16,
+                                   num_layers=1, num_heads=2))
+
+
+def _t5_tokenizer() -> T5Tokenizer:
+    return T5Tokenizer(vocab=[('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0), ('\u2581a', -1.0)],
+                       extra_ids=0)
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:

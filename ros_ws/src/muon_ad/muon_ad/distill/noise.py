@@ -67,8 +67,11 @@ class Diffusion(NoiseSchedule):
 
     def timesteps(self, count: int) -> list[int | float]:
         """Return up to `count` whole time-steps: no more than there are in training."""
-        self._scheduler.set_timesteps(min(count, self._scheduler.config.num_train_timesteps))
-        return self._scheduler.timesteps.tolist()
+        most = self._scheduler.config.num_train_timesteps
+        self._scheduler.set_timesteps(min(count, most))
+        # Stable Diffusion's offset of one leads past the last where all are asked for.
+        found = self._scheduler.timesteps.clamp(max=most - 1).tolist()
+        return list(dict.fromkeys(found))
 
     def levels(self, timestep: int | float | None) -> tuple[float, float]:
         """Return the roots of the cumulated alpha and of its complement."""

@@ -71,12 +71,8 @@ def _zeros(denoiser: nn.Module) -> dict[str, torch.Tensor]:
 def _encoded(folder: Path, denoiser: nn.Module) -> dict[str, torch.Tensor]:
     # Attributes of diffusers are imported when asked for, and pipelines take seconds.
     if 'joint_attention_dim' in denoiser.config:
-        # T5 may be left out of the folder: its part of the prompt is then zeros, as the pipeline
-        # has it.
-        parts = {part: None for part in ('text_encoder_3', 'tokenizer_3')
-                 if not is_folder(folder / 'text_encoder_3')}
         pipeline = _pipeline(diffusers.StableDiffusion3Pipeline, folder, transformer=denoiser,
-                             **parts)
+                             **_t5_parts(folder))
         embeddings, _, pooled, _ = pipeline.encode_prompt(
             '', '', '', 'cpu', do_classifier_free_guidance=False)
         return {'encoder_hidden_states': embeddings, 'pooled_projections': pooled}
@@ -89,6 +85,16 @@ def _encoded(folder: Path, denoiser: nn.Module) -> dict[str, torch.Tensor]:
                          safety_checker=None, requires_safety_checker=False)
     embeddings, _ = pipeline.encode_prompt('', 'cpu', 1, False)
     return {'encoder_hidden_states': embeddings}
+
+
+def _t5_parts(folder: Path) -> dict:
+    """Return how to load T5: in half, as it takes 19 GB in full, or not where it was left out.
+
+    Its part of the prompt is then zeros, as the pipeline has it.
+    """
+    if not is_folder(folder / 'text_encoder_3'):
+        return {'text_encoder_3': None, 'tokenizer_3': None}
+    return {'torch_dtype': {'text_encoder_3': torch.bfloat16, 'default': torch.float32}}
 
 
 def _pipeline(kind: type, folder: Path, **parts: object) -> object:
