@@ -8,7 +8,7 @@ from muon_ad.optim.settings import check_range
 class GradientBalance:
     """The paper's lambda in L = L_distill + lambda L_content, found while training.
 
-    The paper gives no rule for it. Ours: lambda = |g_style| / |g_content|, with which both losses
+    No rule for it was seen (docs/paper.md). Ours: lambda = |g_style| / |g_content|, with which both losses
     pull equally strongly, as an exponential moving average with the factor `ema`, held within
     `limits`. The average is over the logarithm, so that exchanging style and content gives
     1 / lambda, and each ratio is brought within the limits first, so that an outlier is soon

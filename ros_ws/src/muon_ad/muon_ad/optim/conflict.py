@@ -47,7 +47,7 @@ def project_conflict(
 
     Where cos(g_s, g_c) < threshold: g_s <- g_s - strength (g_s . g_c / |g_c|^2) g_c, so that at a
     strength of 1 it is orthogonal to the content's gradient; otherwise g_s is returned as it is.
-    The paper leaves open what the products run over: here each tensor by itself (scope
+    What the products run over was not seen: here each tensor by itself (scope
     'tensor'), or all tensors as one vector ('global'). Meant for the gradients as they come from
     the losses, before momentum; of parameters or of latents. A gradient of zero is in no conflict.
 

@@ -15,9 +15,8 @@ def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = 
     `matrices` are floating-point, of any number of leading (batch) dimensions. Each is divided by
     its Frobenius norm, then `steps` times X <- a X + b (X X^T) X + c (X X^T)^2 X. This does not
     converge to one: after five steps, singular values that were above 0.01 of the norm lie within
-    about 0.68 .. 1.13; smaller ones come out smaller, and zero stays zero. The paper's equation
-    for Muon inverts by "Newton-Schulz" without giving a polynomial; this is that of Muon's
-    authors and of torch.optim.Muon.
+    about 0.68 .. 1.13; smaller ones come out smaller, and zero stays zero. Muon-AD
+    names Newton-Schulz; the polynomial is that of Muon's authors and of torch.optim.Muon.
 
     Computed in `dtype`; by default in bfloat16 on a GPU, where it is several times as fast, and
     otherwise in float32, or in float64 for float64 matrices. The result has the dtype of

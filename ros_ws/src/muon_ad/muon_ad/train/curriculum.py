@@ -1,8 +1,8 @@
 """The curriculum of a training: what each step of it asks for, as a pure function of the step.
 
 Muon-AD (arXiv:2504.08451) trains in three phases, style alignment, content refinement and joint
-optimisation (its figure 1, "curriculum learning controller"). Its text leaves much open; what is
-read into it is said where it is used. Nothing here knows a network, a loss or an optimiser.
+optimisation (names as in the figure of its authors' repository). Much is left open; what is read
+into it is said where it is used. Nothing here knows a network, a loss or an optimiser.
 """
 
 import math
