@@ -24,9 +24,10 @@ class LatentMuon(Optimizer):
     """Orthogonalised momentum on latents z [B, C, H, W], each sample by itself as [C, H*W].
 
     The step of every sample has a root mean square (RMS) of exactly `lr`, or, with `rms_scaling`,
-    of lr * RMS(z): the paper's MuonUpdate(grad, RMS(z)), of which no definition was seen; we read it
-    as a step relative to the size of the latents, as in LARS or Adafactor. A sample whose gradient and
-    momentum are zero stays where it is. No weight decay, since latents have no reason to shrink.
+    of lr * RMS(z): the paper's MuonUpdate(grad, RMS(z)), of which no definition was seen; we read
+    it as a step relative to the size of the latents, as in LARS or Adafactor. A sample whose
+    gradient and momentum are zero stays where it is. No weight decay, since latents have no
+    reason to shrink.
 
     Raises ValueError for a setting out of range and for parameters of other than four dimensions;
     `step` raises GradientError for a gradient that is sparse or not finite, and has then changed
