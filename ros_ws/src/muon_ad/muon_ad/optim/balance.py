@@ -8,11 +8,11 @@ from muon_ad.optim.settings import check_range
 class GradientBalance:
     """The paper's lambda in L = L_distill + lambda L_content, found while training.
 
-    No rule for it was seen (docs/paper.md). Ours: lambda = |g_style| / |g_content|, with which both losses
-    pull equally strongly, as an exponential moving average with the factor `ema`, held within
-    `limits`. The average is over the logarithm, so that exchanging style and content gives
-    1 / lambda, and each ratio is brought within the limits first, so that an outlier is soon
-    forgotten. Raises ValueError for settings or norms out of range.
+    No rule for it was seen (docs/paper.md). Ours: lambda = |g_style| / |g_content|, with which
+    both losses pull equally strongly, as an exponential moving average with the factor `ema`,
+    held within `limits`. The average is over the logarithm, so that exchanging style and content
+    gives 1 / lambda, and each ratio is brought within the limits first, so that an outlier is
+    soon forgotten. Raises ValueError for settings or norms out of range.
     """
 
     def __init__(self, ema: float = 0.9, limits: tuple[float, float] = (0.1, 10.0)) -> None:
