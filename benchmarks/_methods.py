@@ -45,7 +45,7 @@ def methods(
         found['MicroAST'] = _microast(MicroAST.load(weights))
     except FileNotFoundError as error:
         console.print(f'left out: MicroAST: {error}')
-    found['streaming student'] = _student()
+    found['student (streaming)'] = _student()
     found['the photograph itself'] = lambda pair: pair.content
     return found
 

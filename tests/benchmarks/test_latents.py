@@ -120,11 +120,11 @@ def test_without_weights_all_that_needs_none_is_compared(backbone, pair, tmp_pat
         assert absent in said
     cheap = {name: method for name, method in methods.items() if 'patches' not in name}
     rows, pictures = latents.compare_methods(cheap, [pair], judge)
-    assert list(rows) == ['ours, denoiser', 'injection (StyleID-like)', 'streaming student',
+    assert list(rows) == ['ours, denoiser', 'injection (StyleID-like)', 'student (streaming)',
                           'the photograph itself']
     assert rows['the photograph itself']['SSIM']['median'] == 1
-    assert rows['streaming student']['style distance']['median'] is None
-    assert rows['streaming student']['SSIM']['median'] < 1
+    assert rows['student (streaming)']['style distance']['median'] is None
+    assert rows['student (streaming)']['SSIM']['median'] < 1
     assert latents.grades_table('all', rows).row_count == 4
     sheet = latents.grid([pair], pictures, side=40)
     assert sheet.shape[1] == 5 * 40     # content, style and three methods

@@ -41,7 +41,7 @@ def backbone(request):
 
 
 def test_pictures_come_back_from_their_latents(images):
-    backbone = load_backbone(FOLDER)
+    backbone = load_backbone(FOLDER, attention='denoiser')
     with torch.no_grad():
         latents = backbone.encode(images)
         found = backbone.decode(latents)
@@ -51,7 +51,7 @@ def test_pictures_come_back_from_their_latents(images):
 
 
 def test_the_denoiser_knows_signal_from_noise(images):
-    backbone = load_backbone(FOLDER)
+    backbone = load_backbone(FOLDER, attention='denoiser')
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         latents = backbone.encode(images)

@@ -54,7 +54,7 @@ def trained(tmp_path_factory, features):
 
 
 def test_the_command_leaves_a_backbone_that_loads_and_attends(trained):
-    backbone = load_backbone(trained / 'backbone')
+    backbone = load_backbone(trained / 'backbone', attention='denoiser')
     assert backbone.recommended == training.RECOMMENDED['denoiser']
     assert (backbone.downscale, backbone.latent_channels, backbone.multiple) == (4, 8, 16)
     image = torch.from_numpy(picture(5, 64)).permute(2, 0, 1)[None] / 255
@@ -132,7 +132,7 @@ def test_the_encoder_serves_as_feature_network(trained):
 
 
 def test_attention_over_features_looks_up_the_most_similar(trained):
-    backbone = load_backbone(trained / 'backbone', attention='features')
+    backbone = load_backbone(trained / 'backbone')     # what it recommends
     assert isinstance(backbone, FeatureBackbone)
     assert backbone.recommended == training.RECOMMENDED['features']
     image = torch.from_numpy(picture(5, 64)).permute(2, 0, 1)[None] / 255

@@ -37,7 +37,7 @@ from muon_ad.train.steering import RiseAndFall
 # Found by looking at pictures: attention alone hardly changes a palette, so it is given at the
 # start. Content weights are in units of losses that differ between the two kinds of attention.
 RECOMMENDED = {
-    'attention': 'denoiser',
+    'attention': 'features',
     'denoiser': {'lr': 0.05, 'content_weight': 0.25, 'start': 'palette'},
     'features': {'lr': 0.08, 'content_weight': 0.05, 'start': 'palette'},
 }
