@@ -14,6 +14,8 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from support import release_participants
 
+from muon_ad_nodes.parts.shared_memory import ports_of_the_dead_avoided
+
 SHARED_MEMORY = Path('/dev/shm')
 
 
@@ -39,13 +41,16 @@ def process(negative_package, request):
 def change_state(transition: int) -> None:
     """Ask for a transition, from a context that ends with the question."""
     context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node('asking', context=context)
+    # Tests before this one have killed nodes; on a port of theirs the reply could be lost.
+    with ports_of_the_dead_avoided():
+        rclpy.init(context=context)
+        node = rclpy.create_node('asking', context=context)
     executor = rclpy.executors.SingleThreadedExecutor(context=context)
     client = node.create_client(ChangeState, '/style_transfer/change_state')
     assert client.wait_for_service(30)
     reply = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
     rclpy.spin_until_future_complete(node, reply, executor, timeout_sec=30)
+    assert reply.done(), 'no reply within 30 s'
     assert reply.result().success
     node.destroy_node()
     rclpy.shutdown(context=context)
