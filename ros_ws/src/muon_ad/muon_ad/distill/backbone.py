@@ -43,6 +43,13 @@ class Attention:
     output: torch.Tensor
 
 
+def check_layers(layers: Sequence[str], known: Sequence[str]) -> None:
+    """Raise BackboneError where some of `layers` are not `known` to a backbone."""
+    unknown = [name for name in layers if name not in known]
+    if unknown:
+        raise BackboneError(f'layers are {unknown}; expected some of {list(known)}')
+
+
 class Backbone(Protocol):
     """A frozen network with a latent space and self-attention over it.
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from muon_ad.distill.backbone import Attention
 from muon_ad.distill.backbone import BackboneError
+from muon_ad.distill.backbone import check_layers
 from muon_ad.distill.backbone import Override
 from muon_ad.distill.folders import check_layout
 from muon_ad.distill.folders import load_autoencoder
@@ -103,9 +104,7 @@ class DiffusionBackbone:
         override: Override | None = None,
     ) -> list[Attention]:
         """Return the attention of `layers` in that order. Raises BackboneError for others."""
-        unknown = [name for name in layers if name not in self.layers]
-        if unknown:
-            raise BackboneError(f'layers are {unknown}; expected some of {self.layers}')
+        check_layers(layers, self.layers)
         with capture(self._denoiser, layers, override) as captured:
             self._predict(latents, timestep)
         return [captured[name] for name in layers]

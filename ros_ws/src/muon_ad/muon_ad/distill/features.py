@@ -18,6 +18,7 @@ from torch import nn
 
 from muon_ad.distill.backbone import Attention
 from muon_ad.distill.backbone import BackboneError
+from muon_ad.distill.backbone import check_layers
 from muon_ad.distill.backbone import Override
 from muon_ad.distill.folders import load_autoencoder
 from muon_ad.networks.feature_encoder import FeatureEncoder
@@ -91,9 +92,7 @@ class FeatureBackbone:
         override: Override | None = None,
     ) -> list[Attention]:
         """Return the attention of `layers`; raises BackboneError for unknown ones."""
-        unknown = [name for name in layers if name not in self.layers]
-        if unknown:
-            raise BackboneError(f'layers are {unknown}; expected some of {self.layers}')
+        check_layers(layers, self.layers)
         # Not clipped, or what has left 0..1 would have no gradient to come back.
         levels = dict(zip(LEVELS, self._encoder(self._picture(latents)), strict=True))
         return [self._attention(name, levels[name], override) for name in layers]

@@ -1,6 +1,7 @@
 """The gradients of a step, checked before any parameter is touched."""
 
 import math
+from collections.abc import Callable
 from collections.abc import Sequence
 
 import torch
@@ -48,3 +49,11 @@ def named(groups: Sequence[dict], parameter: Tensor) -> str:
                 name = names[index] if names else f'parameter {index} of group {number}'
                 return f'{name} {list(parameter.shape)}'
     raise LookupError('parameter of no group')
+
+
+def evaluated(closure: Callable[[], Tensor] | None) -> Tensor | None:
+    """Return the loss of a closure, which computes the gradients, or None where there is none."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from muon_ad.optim.gradients import check_gradients
+from muon_ad.optim.gradients import evaluated
 from muon_ad.optim.gradients import named
 from muon_ad.optim.gradients import with_gradient
-from muon_ad.optim.masters import buffer_like
+from muon_ad.optim.masters import buffers_of
 from muon_ad.optim.masters import full_gradients
 from muon_ad.optim.masters import master_of
 from muon_ad.optim.masters import restore_precision
@@ -61,10 +62,7 @@ class LatentMuon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Update all latents that have a gradient; return the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         check_gradients(self.param_groups)
         for group in self.param_groups:
             parameters = with_gradient(group)
@@ -74,10 +72,7 @@ class LatentMuon(Optimizer):
 
     def _update(self, group: dict, parameters: list[Tensor]) -> None:
         masters = [master_of(each, self.state[each]) for each in parameters]
-        for parameter in parameters:
-            if 'momentum_buffer' not in self.state[parameter]:
-                self.state[parameter]['momentum_buffer'] = buffer_like(parameter)
-        buffers = [self.state[parameter]['momentum_buffer'] for parameter in parameters]
+        buffers = buffers_of(self.state, 'momentum_buffer', parameters)
         gradients = full_gradients(parameters)
         updates = nesterov_momentum(buffers, gradients, group['momentum'], group['nesterov'])
         for latents, update in zip(masters, updates, strict=True):

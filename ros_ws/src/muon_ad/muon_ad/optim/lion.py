@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from muon_ad.optim.gradients import check_gradients
+from muon_ad.optim.gradients import evaluated
 from muon_ad.optim.gradients import with_gradient
-from muon_ad.optim.masters import buffer_like
+from muon_ad.optim.masters import buffers_of
 from muon_ad.optim.masters import full_gradients
 from muon_ad.optim.masters import master_of
 from muon_ad.optim.masters import restore_precision
@@ -42,10 +43,7 @@ class Lion(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Update all parameters that have a gradient; return the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         check_gradients(self.param_groups)
         for group in self.param_groups:
             parameters = with_gradient(group)
@@ -56,10 +54,7 @@ class Lion(Optimizer):
     def _update(self, group: dict, parameters: list[Tensor]) -> None:
         masters = [master_of(each, self.state[each]) for each in parameters]
         gradients = full_gradients(parameters)
-        for parameter in parameters:
-            if 'momentum_buffer' not in self.state[parameter]:
-                self.state[parameter]['momentum_buffer'] = buffer_like(parameter)
-        buffers = [self.state[parameter]['momentum_buffer'] for parameter in parameters]
+        buffers = buffers_of(self.state, 'momentum_buffer', parameters)
         lr, (beta1, beta2) = float(group['lr']), group['betas']
         directions = torch._foreach_sign(torch._foreach_lerp(buffers, gradients, 1 - beta1))
         torch._foreach_mul_(masters, 1 - lr * group['weight_decay'])

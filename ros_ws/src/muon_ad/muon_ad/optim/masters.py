@@ -5,6 +5,8 @@ lost. The optimiser's state therefore holds the parameter, as `master`, and ever
 float32, and writes the rounded value into the parameter after each step.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -54,3 +56,11 @@ def restore_precision(optimizer: torch.optim.Optimizer, state_dict: dict) -> Non
             if torch.is_tensor(value) and name != 'step':
                 full = value.to(parameter.device, dtype, copy=True)
                 optimizer.state[parameter][name] = full
+
+
+def buffers_of(state: Mapping[Tensor, dict], name: str, parameters: list[Tensor]) -> list[Tensor]:
+    """Return the buffers called `name` from an optimiser's state; new ones are zero."""
+    for parameter in parameters:
+        if name not in state[parameter]:
+            state[parameter][name] = buffer_like(parameter)
+    return [state[parameter][name] for parameter in parameters]

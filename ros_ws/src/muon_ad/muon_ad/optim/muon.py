@@ -11,9 +11,10 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from muon_ad.optim.gradients import check_gradients
+from muon_ad.optim.gradients import evaluated
 from muon_ad.optim.gradients import named
 from muon_ad.optim.gradients import with_gradient
-from muon_ad.optim.masters import buffer_like
+from muon_ad.optim.masters import buffers_of
 from muon_ad.optim.masters import full_gradients
 from muon_ad.optim.masters import master_of
 from muon_ad.optim.masters import restore_precision
@@ -80,10 +81,7 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Update all parameters that have a gradient; return the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         check_gradients(self.param_groups)
         for group in self.param_groups:
             parameters = with_gradient(group)
@@ -99,7 +97,7 @@ class Muon(Optimizer):
         self, group: dict, masters: list[Tensor], gradients: list[Tensor],
         parameters: list[Tensor],
     ) -> None:
-        buffers = self._buffers('momentum_buffer', parameters)
+        buffers = buffers_of(self.state, 'momentum_buffer', parameters)
         updates = nesterov_momentum(buffers, gradients, group['momentum'], group['nesterov'])
         lr = float(group['lr'])
         if group['weight_decay']:
@@ -123,18 +121,12 @@ class Muon(Optimizer):
         # The compiler cannot trace torch's foreach variant, and fuses the plain one as well.
         foreach = not torch.compiler.is_compiling()
         adamw(
-            masters, gradients, self._buffers('exp_avg', parameters),
-            self._buffers('exp_avg_sq', parameters), [],
+            masters, gradients, buffers_of(self.state, 'exp_avg', parameters),
+            buffers_of(self.state, 'exp_avg_sq', parameters), [],
             [self.state[parameter]['step'] for parameter in parameters], foreach=foreach,
             amsgrad=False, beta1=beta1, beta2=beta2, lr=float(group['lr']),
             weight_decay=group['weight_decay'], eps=group['eps'], maximize=False,
         )
-
-    def _buffers(self, name: str, parameters: list[Tensor]) -> list[Tensor]:
-        for parameter in parameters:
-            if name not in self.state[parameter]:
-                self.state[parameter][name] = buffer_like(parameter)
-        return [self.state[parameter][name] for parameter in parameters]
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Take up a saved state, master weights in full precision."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from muon_ad.optim.gradients import evaluated
 from muon_ad.optim.muon import by_shape
 
 
@@ -46,10 +47,7 @@ class TorchMuon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Update all parameters that have a gradient; return the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group, (peer, copies) in zip(self.param_groups, self._peers, strict=True):
             peer.param_groups[0].update(lr=group['lr'], weight_decay=group['weight_decay'])
             flat = group['algorithm'] == 'muon'

@@ -144,7 +144,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--textures', type=int, default=4, metavar='N',
                         help='learn from N generated sheets of each drawn style as well')
     parser.add_argument('--features', type=Path, required=True, metavar='PATH',
-                        help='cd_vgg19_small16x_e4.pth of MingSun-Tse/Collaborative-Distillation')
+                        help='cd_vgg19_small16x_e4.pth of MingSun-Tse/Collaborative-Distillation, '
+                        'or the folder of a feature encoder (models/backbone_tiny/encoder)')
     parser.add_argument('--out', type=Path, required=True, metavar='FOLDER',
                         help='checkpoints and logs go to FOLDER/<part>, the backbone to '
                         'FOLDER/backbone')
