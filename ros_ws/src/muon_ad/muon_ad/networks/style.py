@@ -2,8 +2,10 @@
 
 Its shape follows from where it runs. Almost all work is dense 3x3 convolution at a quarter of the
 resolution (stem by pixel-unshuffle), which CPUs, TensorRT and INT8 kernels all run well; the style
-enters only as a scale and a shift per channel (FiLM, arXiv:1709.07871) after instance
-normalisation, so it costs next to nothing a frame and is encoded once per style.
+enters only as a scale and a shift per channel (FiLM, arXiv:1709.07871), so it costs next to nothing
+a frame and is encoded once per style. Nothing looks at the whole frame: batch normalisation is part
+of a convolution once trained, so a thing that enters the picture changes nothing elsewhere, and all
+operators are native on a Jetson's DLA.
 """
 
 from dataclasses import asdict
@@ -14,9 +16,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 STRIDE = 4
-# Every convolution of the student sees the picture mirrored at its border: with zeros there, the
-# training learns to paint a frame.
-PADDING = 'reflect'
 STYLE_SIZE = 256
 
 
@@ -24,6 +23,9 @@ STYLE_SIZE = 256
 class StyleConfig:
     """Sizes of the student: `channels` at quarter and `fine` at half resolution, `blocks` residual
     blocks; `encoder` lists the channels of the style encoder's stages.
+
+    With `tokens` above 0, the student attends to tokens x tokens places of the style image as
+    well, whose keys have `key` channels: its best and slowest level.
     """
 
     channels: int = 48
@@ -31,11 +33,18 @@ class StyleConfig:
     fine: int = 24
     encoder: tuple[int, ...] = (48, 96, 128)
     hidden: int = 128
+    tokens: int = 0
+    key: int = 32
+
+    @property
+    def modulation_length(self) -> int:
+        """How much of the style vector are scales and shifts of modulated channels."""
+        return 2 * sum(self.modulated)
 
     @property
     def style_length(self) -> int:
-        """Length S of the style vector: a scale and a shift for every modulated channel."""
-        return 2 * sum(self.modulated)
+        """Length S of the style vector: scales, shifts, then keys and values of the tokens."""
+        return self.modulation_length + self.tokens ** 2 * (self.key + self.channels)
 
     @property
     def modulated(self) -> tuple[int, ...]:
@@ -52,9 +61,26 @@ class StyleConfig:
         return cls(**{**data, 'encoder': tuple(data['encoder'])})
 
 
-def same(inputs: int, outputs: int) -> nn.Conv2d:
-    """Return a 3x3 convolution that keeps the size."""
-    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode=PADDING)
+def same(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
+    """Return a 3x3 convolution that keeps the size. Its border is zero, which is mid-grey."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+
+
+class Modulation(nn.Module):
+    """A scale and a shift per channel, each at a place of its own in the style vector.
+
+    The places are all that a pruned student needs to read the dense one's vector.
+    """
+
+    def __init__(self, channels: int, first: int, total: int) -> None:
+        super().__init__()
+        places = torch.arange(first, first + channels)
+        self.register_buffer('scale', places)
+        self.register_buffer('shift', places + total)
+
+    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """[N, C, H, W] and [N, S] -> [N, C, H, W]."""
+        return x * style[:, self.scale, None, None] + style[:, self.shift, None, None]
 
 
 def _interpolation(mode: str) -> torch.Tensor:
@@ -86,7 +112,7 @@ class UpConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, inputs, H, W] -> [N, outputs, 2H, 2W]."""
         weight, bias = self._folded()
-        return F.pixel_shuffle(F.conv2d(F.pad(x, [1] * 4, mode=PADDING), weight, bias), 2)
+        return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2)
 
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         weight = torch.einsum('octu,pqtujl->opqcjl', self.conv.weight, self.fold)
@@ -103,19 +129,42 @@ class UpConv(nn.Module):
 class Block(nn.Module):
     """Residual block whose inner activation is normalised and modulated by the style."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, first: int, total: int) -> None:
         super().__init__()
-        self.inner = same(channels, channels)
+        self.inner = same(channels, channels, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.style = Modulation(channels, first, total)
         self.outer = same(channels, channels)
 
-    def forward(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """[N, C, H, W], scale and shift [N, C, 1, 1] -> [N, C, H, W]."""
-        return x + self.outer(F.relu(normalise(self.inner(x)) * scale + shift))
+    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """[N, C, H, W] and [N, S] -> [N, C, H, W]."""
+        return x + self.outer(F.relu(self.style(self.norm(self.inner(x)), style)))
 
 
-def normalise(x: torch.Tensor) -> torch.Tensor:
-    """Instance-normalise [N, C, H, W]. The epsilon is large so that a blank wall stays blank."""
-    return F.instance_norm(x, eps=1e-3)
+class StyleAttention(nn.Module):
+    """Adds to each place of the scene what the most alike places of the style image have.
+
+    Queries come from the scene at an eighth of the resolution; keys and values lie in the style
+    vector, made once per style.
+    """
+
+    def __init__(self, config: StyleConfig) -> None:
+        super().__init__()
+        self.first, self.tokens, self.key = config.modulation_length, config.tokens ** 2, config.key
+        self.query = nn.Conv2d(config.channels, config.key, 1)
+        self.merge = nn.Conv2d(config.channels, config.channels, 1)
+        nn.init.zeros_(self.merge.weight)     # begins as if it were not there
+        nn.init.zeros_(self.merge.bias)
+
+    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """[N, C, H, W] and [N, S] -> [N, C, H, W]; H and W even."""
+        count, channels, height, width = x.shape
+        stored = style[:, self.first:].unflatten(1, (self.tokens, self.key + channels))
+        query = self.query(F.avg_pool2d(x, 2)).flatten(2).transpose(1, 2)
+        weights = (query @ stored[..., :self.key].transpose(1, 2) * self.key ** -0.5).softmax(-1)
+        found = (weights @ stored[..., self.key:]).transpose(1, 2)
+        found = found.reshape(count, channels, height // 2, width // 2)
+        return x + F.interpolate(self.merge(found), scale_factor=2)
 
 
 class StyleStudent(nn.Module):
@@ -124,29 +173,37 @@ class StyleStudent(nn.Module):
     def __init__(self, config: StyleConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.channels
-        self.stem = same(3 * STRIDE ** 2, width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(config.blocks))
+        width, total = config.channels, sum(config.modulated)
+        self.stem = same(3 * STRIDE ** 2, width, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.style = Modulation(width, 0, total)
+        self.blocks = nn.ModuleList(
+            Block(width, width * (1 + index), total) for index in range(config.blocks))
+        # Before the last block, which can still make strokes of what was found.
+        self.attention = StyleAttention(config) if config.tokens else None
         self.fine = UpConv(width, config.fine, 'bilinear')
+        self.fine_style = Modulation(config.fine, total - config.fine, total)
         self.last = UpConv(config.fine, 3, 'nearest')
 
     def forward(self, image: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] RGB in 0..1 and [N, S] -> [N, 3, H, W] in 0..1."""
-        scales, shifts = style[:, :, None, None].chunk(2, dim=1)
-        scales = scales.split(self.config.modulated, dim=1)
-        shifts = shifts.split(self.config.modulated, dim=1)
-        x = self.stem(F.pixel_unshuffle(image, STRIDE))
-        x = F.relu(normalise(x) * scales[0] + shifts[0])
-        for block, scale, shift in zip(self.blocks, scales[1:-1], shifts[1:-1], strict=True):
-            x = block(x, scale, shift)
-        x = F.relu(self.fine(x) * scales[-1] + shifts[-1])
+        x = F.pixel_unshuffle(image * 2 - 1, STRIDE)
+        x = F.relu(self.style(self.norm(self.stem(x)), style))
+        *blocks, final = self.blocks
+        for block in blocks:
+            x = block(x, style)
+        if self.attention is not None:
+            x = self.attention(x, style)
+        x = final(x, style)
+        x = F.relu(self.fine_style(self.fine(x), style))
         return torch.sigmoid(self.last(x))
 
 
 class StyleEncoder(nn.Module):
-    """Style image to style vector, from means and deviations at every depth.
+    """Style image to style vector: scales and shifts, and keys and values for an attention.
 
-    Only these statistics are read, so the vector describes texture and palette, not layout.
+    Scales and shifts come from means and deviations at every depth, so they describe texture and
+    palette, not layout.
     """
 
     def __init__(self, config: StyleConfig) -> None:
@@ -157,11 +214,14 @@ class StyleEncoder(nn.Module):
             for index, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
         self.hidden = nn.Linear(2 * (3 + sum(config.encoder)), config.hidden)
-        self.head = nn.Linear(config.hidden, config.style_length)
+        self.head = nn.Linear(config.hidden, config.modulation_length)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
         # Scales start at one, shifts at zero.
-        self.head.bias.data[:config.style_length // 2] = 1.0
+        self.head.bias.data[:config.modulation_length // 2] = 1.0
+        self.side = config.tokens
+        self.tokens = (nn.Conv2d(config.encoder[-1], config.key + config.channels, 1)
+                       if config.tokens else None)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """[N, 3, 256, 256] RGB in 0..1 -> [N, S]."""
@@ -171,7 +231,11 @@ class StyleEncoder(nn.Module):
         for stage in self.stages:
             x = F.leaky_relu(stage(x), 0.1)
             statistics += _moments(x)
-        return self.head(F.relu(self.hidden(torch.cat(statistics, dim=1))))
+        vector = self.head(F.relu(self.hidden(torch.cat(statistics, dim=1))))
+        if self.tokens is None:
+            return vector
+        places = self.tokens(F.avg_pool2d(x, x.shape[-1] // self.side))
+        return torch.cat([vector, places.flatten(2).transpose(1, 2).flatten(1)], dim=1)
 
 
 def _moments(x: torch.Tensor) -> list[torch.Tensor]:

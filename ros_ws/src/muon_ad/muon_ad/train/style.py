@@ -42,6 +42,12 @@ from muon_ad.train.loop import learn
 from muon_ad.train.optimizers import network_optimizer
 
 SHIFT = 3  # largest camera motion, in pixels, of the steadiness loss
+# What the student makes of the border, beyond which it sees grey, is not judged: judged, it learns
+# to paint a frame.
+MARGIN = 8
+# From this share of the steps on, normalisation is by what was seen so far instead of by the batch,
+# as it will be once exported: the rest of the training adapts to it.
+SETTLED = 0.6
 WEIGHTS = {'style': 10.0, 'content': 6.0, 'structure': 6.0, 'palette': 20.0, 'variation': 0.3,
            'steadiness': 60.0, 'copy': 20.0}
 # What the curriculum balances; the other losses keep their weights.
@@ -172,6 +178,7 @@ class Trainer:
         """
         rng = np.random.default_rng([self.recipe.seed, self.step])
         prepared = self.steering.prepare(self.step)
+        self.student.train(self.step < SETTLED * self.recipe.steps)
         losses = self._losses(rng)
         total = sum(self._weight(name) * value for name, value in losses.items())
         check_finite(total.item(), self.step)
@@ -198,6 +205,7 @@ class Trainer:
         """Return the style and the content loss of a batch, as the recipe weighs their parts."""
         photo = self._cropped(wide)
         rng = np.random.default_rng([self.recipe.seed, 0, 2])   # the same colours each time
+        self.student.eval()
         with torch.no_grad(), self._precision():
             found = self.student(photo, self.encoder(styles)).float()
             losses = self._perceptual(found, photo, styles, drawn, rng)
@@ -209,23 +217,27 @@ class Trainer:
     def _precision(self) -> torch.autocast:
         return torch.autocast('cpu', torch.bfloat16, enabled=self.recipe.half)
 
-    def _cropped(self, wide: torch.Tensor) -> torch.Tensor:
+    def _cropped(self, wide: torch.Tensor, dy: int = 0, dx: int = 0) -> torch.Tensor:
         crop = self.recipe.crop
-        return wide[:, :, :crop, :crop].contiguous(memory_format=torch.channels_last)
+        return wide[:, :, dy:dy + crop, dx:dx + crop]
 
     def _losses(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         wide, styles, drawn = self.corpus.batch(self.recipe, rng)
         photo = self._cropped(wide)
         warm = self.step < self.recipe.warm
+        dy, dx = (int(n) for n in rng.integers(0, SHIFT + 1, 2))
+        moved = _grainy(self._cropped(wide[::2], dy, dx), rng)  # every second one is enough
         with self._precision():
             if warm:
                 vectors = self.encoder(F.interpolate(photo.flip(3), STYLE_SIZE, mode='bilinear'))
             else:
                 vectors = self.encoder(styles)
-            found = self.student(photo, vectors).float()
-            losses = {'steadiness': self._steadiness(wide, found, vectors, rng)}
+            both = torch.cat([photo, moved]).contiguous(memory_format=torch.channels_last)
+            answers = self.student(both, torch.cat([vectors, vectors[::2]])).float()
+            found, again = answers.split([len(photo), len(moved)])
+            losses = {'steadiness': _steadiness(found[::2], again, dy, dx)}
             if warm:
-                return losses | {'copy': F.l1_loss(found, photo)}
+                return losses | {'copy': F.l1_loss(_inner(found), _inner(photo))}
             return losses | self._perceptual(found, photo, styles, drawn, rng)
 
     def _perceptual(
@@ -236,6 +248,7 @@ class Trainer:
                 for n, style in zip(drawn, styles, strict=True)]
         wanted = [tuple(torch.cat(parts) for parts in zip(*layer, strict=True))
                   for layer in zip(*each, strict=True)]
+        found, photo = _inner(found), _inner(photo)
         with torch.no_grad():
             scene = self.features(photo)
         seen = self.features(found)
@@ -246,21 +259,6 @@ class Trainer:
             'palette': perceptual.palette_loss(found, styles, rng),
             'variation': perceptual.variation_loss(found),
         }
-
-    def _steadiness(
-        self, wide: torch.Tensor, found: torch.Tensor, vectors: torch.Tensor,
-        rng: np.random.Generator,
-    ) -> torch.Tensor:
-        """Difference between the answer and the answer to the scene seen a little moved."""
-        dx, dy = (int(n) for n in rng.integers(0, SHIFT + 1, 2))
-        crop = self.recipe.crop
-        some = slice(None, None, 2)  # every second photograph is enough
-        moved = wide[some, :, dy:dy + crop, dx:dx + crop]
-        grain = rng.normal(0, rng.uniform(0, 4 / 255), moved.shape).astype(np.float32)
-        moved = (moved + torch.from_numpy(grain)).clamp(0, 1)
-        moved = moved.contiguous(memory_format=torch.channels_last)
-        answer = self.student(moved, vectors[some]).float()
-        return F.mse_loss(answer[:, :, :crop - dy, :crop - dx], found[some, :, dy:, dx:])
 
     def state(self) -> dict[str, Any]:
         """Return the contents of a checkpoint."""
@@ -282,6 +280,24 @@ class Trainer:
         self.optimizer.load_state_dict(state['optimizer'])
         self.steering.load(state['curriculum'])
         self.step = state['step']
+
+
+def _inner(images: torch.Tensor) -> torch.Tensor:
+    """Leave out the margin of [N, 3, H, W]."""
+    return images[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def _grainy(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Add the noise of a sensor."""
+    grain = rng.normal(0, rng.uniform(0, 4 / 255), images.shape).astype(np.float32)
+    return (images + torch.from_numpy(grain)).clamp(0, 1)
+
+
+def _steadiness(found: torch.Tensor, again: torch.Tensor, dy: int, dx: int) -> torch.Tensor:
+    """Difference between the answer and the answer to the scene seen a little moved."""
+    height, width = found.shape[2:]
+    return F.mse_loss(_inner(again[:, :, :height - dy, :width - dx]),
+                      _inner(found[:, :, dy:, dx:]))
 
 
 def load_corpus(
