@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from skimage.data import astronaut
 from support import kill_once_there_is
 
@@ -17,6 +18,7 @@ from muon_ad.networks.style import StyleConfig
 from muon_ad.networks.style import StyleEncoder
 from muon_ad.networks.style import StyleStudent
 from muon_ad.networks.style import UpConv
+from muon_ad.networks.weights import save_network
 from muon_ad.runtime.engine import Engine
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.style import StyleModel
@@ -272,43 +274,113 @@ def test_style_and_palette_losses_vanish_for_equal_images_and_grow_with_differen
     assert float(perceptual.structure_loss(one, one.flip(3))) > 0.1
 
 
-@pytest.mark.parametrize('size', [(240, 320), (128, 200)])
-def test_onnx_runtime_agrees_with_torch_on_a_photograph(tmp_path, size):
-    torch.manual_seed(1)
-    config = StyleConfig()
-    student, encoder = StyleStudent(config).eval(), StyleEncoder(config).eval()
-    transfer, encoding = style_export.export_onnx(student, encoder, tmp_path)
+@pytest.fixture
+def trained_a_little():
+    """A student and its encoder whose normalisation has seen something."""
+    def make(config: StyleConfig) -> tuple[StyleStudent, StyleEncoder]:
+        torch.manual_seed(1)
+        student, encoder = StyleStudent(config), StyleEncoder(config)
+        for module in student.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+        return student.eval(), encoder.eval()
+
+    return make
+
+
+@pytest.mark.parametrize('tokens', [0, 8])
+@pytest.mark.parametrize('size', [(240, 320), (128, 208)])
+def test_onnx_runtime_agrees_with_torch_on_a_photograph(
+    trained_a_little, tmp_path, size, tokens,
+):
+    student, encoder = trained_a_little(StyleConfig(tokens=tokens))
+    if tokens:
+        torch.nn.init.normal_(student.attention.merge.weight, std=0.1)
+    length = encoder.config.style_length
+    style_export.export_student(student, length, tmp_path / 'transfer.onnx')
+    style_export.export_encoder(encoder, tmp_path / 'encoder.onnx')
     photo = cv2.resize(astronaut(), size[::-1])[None]
     sheet = cv2.resize(astronaut(), (256, 256))[None]
-    vector = Engine(encoding).run({'image': sheet})[0]
-    result = Engine(transfer).run({'image': photo, 'style': vector})[0]
+    vector = Engine(tmp_path / 'encoder.onnx').run({'image': sheet})[0]
+    result = Engine(tmp_path / 'transfer.onnx').run({'image': photo, 'style': vector})[0]
     with torch.no_grad():
         wanted_vector = encoder(torch.from_numpy(sheet).permute(0, 3, 1, 2) / 255)
         wanted = student(torch.from_numpy(photo).permute(0, 3, 1, 2) / 255, wanted_vector)
+    assert vector.shape == (1, length)
     np.testing.assert_allclose(vector, wanted_vector.numpy(), rtol=1e-3, atol=1e-4)
     wanted = (wanted[0].permute(1, 2, 0).numpy() * 255).round()
     assert np.abs(result[0] - wanted).max() <= 1
     assert result.std() > 1
 
 
-def test_an_exported_package_loads_and_runs(make_trainer, tmp_path):
+def test_an_attention_begins_as_if_it_were_not_there(trained_a_little):
+    student, _ = trained_a_little(StyleConfig(tokens=8))
+    image, style = torch.rand(1, 3, 32, 48), torch.rand(1, student.config.style_length)
+    with torch.no_grad():
+        found = student(image, style)
+        student.attention = None
+        assert torch.equal(student(image, style), found)
+
+
+@pytest.fixture
+def package(make_trainer, tmp_path):
+    """A package as `muon-ad export style` makes it of a training, and that training."""
     trainer = make_trainer()
+    save_checkpoint(tmp_path / CHECKPOINT, trainer.state())
     styles = tmp_path / 'styles'
     styles.mkdir()
     for index, name in enumerate(('first', 'second')):
         cv2.imwrite(str(styles / f'{name}.png'), picture(index, 256))
-    path = style_export.write_package(trainer.student, trainer.encoder, {'steps': 0}, styles,
-                                      tmp_path / 'package', default='second')
-    package = load_package(path.parent)
-    variants = list(package.variants.values())
+    folder = tmp_path / 'package'
+    assert main(['export', 'style', str(tmp_path / CHECKPOINT), str(folder), '--styles',
+                 str(styles), '--default', 'second']) == 0
+    return folder, trainer
+
+
+def test_an_exported_package_loads_and_runs(package):
+    folder, _ = package
+    loaded = load_package(folder)
+    variants = list(loaded.variants.values())
     assert [(v.width, v.height) for v in variants] == [(320, 240), (640, 480)]
     assert variants[1].gflops > 3.5 * variants[0].gflops > 0
-    model = StyleModel(package)
+    model = StyleModel(loaded)
     assert model.style == 'second'
     assert model.stylise(picture(5, 300)).shape == (240, 240, 3)
-    with pytest.raises(ValueError, match="default style is 'third'"):
-        style_export.write_package(trainer.student, trainer.encoder, {}, styles,
-                                   tmp_path / 'package', default='third')
+
+
+def test_a_variant_of_weights_is_added_and_the_others_stay(package, tmp_path):
+    folder, trainer = package
+    before = load_package(folder).variants['dense_320x240']
+    document = yaml.safe_load((folder / 'model.yaml').read_text())
+    document['variants']['dense_int8_320x240'] = document['variants']['dense_320x240']
+    document['quality'] = {'style_distance': 0.5}
+    (folder / 'model.yaml').write_text(yaml.safe_dump(document))
+    small = StyleStudent(replace(TINY, channels=4))
+    for module, places in ((small.style, [0, 3, 5, 7]), (small.blocks[0].style, [8, 9, 10, 15])):
+        module.scale.copy_(torch.tensor(places))
+        module.shift.copy_(torch.tensor(places) + sum(TINY.modulated))
+    for name in ('scale', 'shift'):
+        getattr(small.fine_style, name).copy_(getattr(trainer.student.fine_style, name))
+    save_network(tmp_path / 'p40.safetensors', small, 'style', TINY.to_dict())
+    assert main(['export', 'style', str(tmp_path / 'p40.safetensors'), str(folder),
+                 '--variant', 'p40']) == 0
+    found = load_package(folder)
+    assert list(found.variants) == ['dense_320x240', 'dense_640x480', 'p40_320x240',
+                                    'p40_640x480', 'dense_int8_320x240']
+    assert found.variants['dense_320x240'] == before
+    assert found.variants['p40_320x240'].parameters < before.parameters
+    assert 0 < found.variants['p40_320x240'].pruned < 1
+    assert StyleModel(found, 'p40_320x240').stylise(picture(5, 300)).shape == (240, 240, 3)
+    assert 'quality' not in yaml.safe_load((folder / 'model.yaml').read_text())
+
+
+def test_a_style_to_start_with_that_is_not_there_is_refused(package, capsys):
+    folder, _ = package
+    weights = folder / 'weights' / 'dense.safetensors'
+    assert main(['export', 'style', str(weights), str(folder), '--default', 'third']) == 2
+    wanted = "default style is 'third'; expected one of ['first', 'second']"
+    assert wanted in capsys.readouterr().err
 
 
 def test_missing_weights_say_where_to_get_them(tmp_path):

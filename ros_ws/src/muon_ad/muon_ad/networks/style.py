@@ -16,6 +16,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 STRIDE = 4
+# The pixel value that becomes zero, so that a frame's bytes are INT8 values as they are.
+GREY = 128
 STYLE_SIZE = 256
 
 
@@ -150,7 +152,8 @@ class StyleAttention(nn.Module):
 
     def __init__(self, config: StyleConfig) -> None:
         super().__init__()
-        self.first, self.tokens, self.key = config.modulation_length, config.tokens ** 2, config.key
+        self.first, self.key = config.modulation_length, config.key
+        self.tokens = config.tokens ** 2
         self.query = nn.Conv2d(config.channels, config.key, 1)
         self.merge = nn.Conv2d(config.channels, config.channels, 1)
         nn.init.zeros_(self.merge.weight)     # begins as if it were not there
@@ -187,7 +190,11 @@ class StyleStudent(nn.Module):
 
     def forward(self, image: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] RGB in 0..1 and [N, S] -> [N, 3, H, W] in 0..1."""
-        x = F.pixel_unshuffle(image * 2 - 1, STRIDE)
+        return self.paint(image * (255 / GREY) - 1, style)
+
+    def paint(self, centred: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """The same for pixels of which GREY is zero, and which span about -1 to 1."""
+        x = F.pixel_unshuffle(centred, STRIDE)
         x = F.relu(self.style(self.norm(self.stem(x)), style))
         *blocks, final = self.blocks
         for block in blocks:
@@ -208,6 +215,7 @@ class StyleEncoder(nn.Module):
 
     def __init__(self, config: StyleConfig) -> None:
         super().__init__()
+        self.config = config
         widths = (3 * STRIDE ** 2, *config.encoder)
         self.stages = nn.ModuleList(
             nn.Conv2d(a, b, 3, stride=1 if index == 0 else 2, padding=1)

@@ -45,7 +45,7 @@ SHIFT = 3  # largest camera motion, in pixels, of the steadiness loss
 # What the student makes of the border, beyond which it sees grey, is not judged: judged, it learns
 # to paint a frame.
 MARGIN = 8
-# From this share of the steps on, normalisation is by what was seen so far instead of by the batch,
+# From this share of the steps on, normalisation is by what was seen so far, not by the batch,
 # as it will be once exported: the rest of the training adapts to it.
 SETTLED = 0.6
 WEIGHTS = {'style': 10.0, 'content': 6.0, 'structure': 6.0, 'palette': 20.0, 'variation': 0.3,

@@ -1,4 +1,8 @@
-"""Turns a checkpoint of train/style.py into a model package: two ONNX files and model.yaml."""
+"""Turns trained style networks into a model package: ONNX files, weights and model.yaml.
+
+The weights in the package (`weights/*.safetensors`) are the source of everything else in it: one
+file a variant and one of the encoder, from which the ONNX files are made anew each time.
+"""
 
 import argparse
 import copy
@@ -7,34 +11,46 @@ import warnings
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
+from muon_ad.documents import read_document
+from muon_ad.networks.resize import resize_to
+from muon_ad.networks.style import GREY
 from muon_ad.networks.style import STYLE_SIZE
 from muon_ad.networks.style import StyleConfig
 from muon_ad.networks.style import StyleEncoder
 from muon_ad.networks.style import StyleStudent
+from muon_ad.networks.weights import load_network
+from muon_ad.networks.weights import save_network
 from muon_ad.runtime.package import sha256_of
 
 SIZES = ((320, 240), (640, 480))
 OPSET = 17
+STUDENT, ENCODER = 'style', 'style_encoder'     # kinds of weights
 
 
 class ExportedStudent(nn.Module):
-    """The student with pixels in and out: uint8 [1, H, W, 3] and style [1, S] to the same."""
+    """The student with pixels in and out: uint8 [1, H, W, 3] and style [1, S] to the same.
+
+    Normalisation and the scale of the pixels are made part of the convolutions.
+    """
 
     def __init__(self, student: StyleStudent) -> None:
         super().__init__()
-        self.student = copy.deepcopy(student).eval().requires_grad_(False)
+        self.student = folded(student)
         self.student.fine = self.student.fine.plain()
         self.student.last = self.student.last.plain()
+        self.student.stem.weight.data /= GREY
 
     def forward(self, image: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """Stylise; rounds to the nearest grey level."""
-        result = self.student(image.permute(0, 3, 1, 2).float() / 255, style)
+        result = self.student.paint(image.permute(0, 3, 1, 2).float() - GREY, style)
         return (result * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -48,6 +64,32 @@ class ExportedEncoder(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Encode one style image."""
         return self.encoder(image.permute(0, 3, 1, 2).float() / 255)
+
+
+def folded(student: StyleStudent) -> StyleStudent:
+    """Return a copy for inference whose batch normalisation is part of its convolutions."""
+    result = copy.deepcopy(student).eval().requires_grad_(False)
+    result.stem = fuse_conv_bn_eval(result.stem, result.norm)
+    result.norm = nn.Identity()
+    for block in result.blocks:
+        block.inner = fuse_conv_bn_eval(block.inner, block.norm)
+        block.norm = nn.Identity()
+    return result
+
+
+def load_student(path: Path) -> StyleStudent:
+    """Build the student, dense or pruned, of a .safetensors file. Raises WeightsError."""
+    weights = load_network(path, STUDENT)
+    student = StyleStudent(StyleConfig.from_dict(weights.config))
+    return resize_to(student, weights.state).eval()
+
+
+def load_encoder(path: Path) -> StyleEncoder:
+    """Build the style encoder of a .safetensors file. Raises WeightsError."""
+    weights = load_network(path, ENCODER)
+    encoder = StyleEncoder(StyleConfig.from_dict(weights.config))
+    encoder.load_state_dict(weights.state)
+    return encoder.eval()
 
 
 def load_checkpoint(path: Path) -> tuple[StyleStudent, StyleEncoder, dict]:
@@ -67,18 +109,18 @@ def load_checkpoint(path: Path) -> tuple[StyleStudent, StyleEncoder, dict]:
     return student, encoder, {'steps': state['step'], **state['recipe']}
 
 
-def export_onnx(student: StyleStudent, encoder: StyleEncoder, folder: Path) -> tuple[Path, Path]:
-    """Write `transfer.onnx` and `encoder.onnx` into `folder`; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    transfer, encoding = folder / 'transfer.onnx', folder / 'encoder.onnx'
+def export_student(student: StyleStudent, style_length: int, path: Path) -> None:
+    """Write the student as ONNX, for frames of any size and style vectors of `style_length`."""
     frame = torch.zeros(1, 240, 320, 3, dtype=torch.uint8)
-    sheet = torch.zeros(1, STYLE_SIZE, STYLE_SIZE, 3, dtype=torch.uint8)
-    vector = torch.zeros(1, student.config.style_length)
     plane = {1: 'height', 2: 'width'}
-    _export(ExportedStudent(student), (frame, vector), transfer, ('image', 'style'), 'stylised',
-            {'image': plane, 'stylised': plane})
-    _export(ExportedEncoder(encoder), (sheet,), encoding, ('image',), 'style', {})
-    return transfer, encoding
+    _export(ExportedStudent(student), (frame, torch.zeros(1, style_length)), path,
+            ('image', 'style'), 'stylised', {'image': plane, 'stylised': plane})
+
+
+def export_encoder(encoder: StyleEncoder, path: Path) -> None:
+    """Write the encoder as ONNX."""
+    sheet = torch.zeros(1, STYLE_SIZE, STYLE_SIZE, 3, dtype=torch.uint8)
+    _export(ExportedEncoder(encoder), (sheet,), path, ('image',), 'style', {})
 
 
 def _export(
@@ -98,55 +140,126 @@ def _export(
 def gflops(student: StyleStudent, width: int, height: int) -> float:
     """Return the billions of floating-point operations (two per multiply-add) of one frame."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        student(torch.zeros(1, 3, height, width), torch.zeros(1, student.config.style_length))
+        student.eval()(torch.zeros(1, 3, height, width),
+                       torch.zeros(1, student.config.style_length))
     return counter.get_total_flops() / 1e9
 
 
-def write_package(
-    student: StyleStudent, encoder: StyleEncoder, training: Mapping, styles: Path, folder: Path,
-    default: str = '',
-) -> Path:
-    """Write the whole package, with a copy of every PNG in `styles`; returns model.yaml's path.
+def parameters(student: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(p.numel() for p in student.parameters())
 
-    `default` is the style to start with (empty: the first). A `quality` section that is already in
-    the folder's model.yaml is dropped, since it was measured on another network.
-    """
+
+def add_checkpoint(path: Path, folder: Path, variant: str) -> dict[str, Any]:
+    """Copy both networks of a training's checkpoint into a package; return how they were made."""
+    student, encoder, training = load_checkpoint(path)
+    config = student.config.to_dict()
+    save_network(weights_file(folder, variant), student, STUDENT, config)
+    save_network(weights_file(folder, 'encoder'), encoder, ENCODER, config)
+    return training
+
+
+def add_student(path: Path, folder: Path, variant: str) -> None:
+    """Copy a student, such as `muon-ad prune` leaves, into a package."""
+    load_student(path)      # or the package would be broken by a broken file
+    target = weights_file(folder, variant)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.resolve() != target.resolve():
+        shutil.copyfile(path, target)
+
+
+def weights_file(folder: Path, variant: str) -> Path:
+    """Return where a package has the weights of a variant, or of its `encoder`."""
+    return folder / 'weights' / f'{variant}.safetensors'
+
+
+def add_styles(styles: Path, folder: Path) -> None:
+    """Copy the built-in styles, every PNG in `styles`, into a package."""
     images = sorted(styles.glob('*.png'))
     if not images:
         raise FileNotFoundError(f'{styles}: no PNG in it; `muon-ad styles draw` makes them')
-    names = [path.stem for path in images]
-    if default and default not in names:
-        raise ValueError(f'default style is {default!r}; expected one of {names}')
-    transfer, encoding = export_onnx(student, encoder, folder)
-    (folder / 'styles').mkdir(exist_ok=True)
+    (folder / 'styles').mkdir(parents=True, exist_ok=True)
     for path in images:
         if path.parent.resolve() != (folder / 'styles').resolve():
             shutil.copyfile(path, folder / 'styles' / path.name)
-    count = sum(p.numel() for p in student.parameters())
+
+
+def build_package(folder: Path, default: str = '', training: Mapping | None = None) -> Path:
+    """Make the ONNX files and model.yaml of a package from its weights and styles.
+
+    `default` is the style to start with (empty: as before, or the first). What was measured
+    (`quality`) and the quantised variants stay where the network they belong to is the same as
+    before. Returns the path of model.yaml.
+    """
+    path = folder / 'model.yaml'
+    before = read_document(path) if path.is_file() else {}
+    images = sorted((folder / 'styles').glob('*.png'))
+    names = [image.stem for image in images]
+    default = default or before.get('style', {}).get('default', '') or next(iter(names), '')
+    if default not in names:
+        raise ValueError(f'default style is {default!r}; expected one of {names}')
+    encoder = load_encoder(weights_file(folder, 'encoder'))
+    export_encoder(encoder, folder / 'encoder.onnx')
+    students = {file.stem: load_student(file)
+                for file in sorted(folder.glob('weights/*.safetensors'), key=_best_first)
+                if file.stem != 'encoder'}
+    variants = {}
+    for name, student in students.items():
+        export_student(student, encoder.config.style_length, folder / f'{name}.onnx')
+        variants |= _entries(name, student, folder, students.get('dense', student))
+    known = {entry.get('sha256') for entry in before.get('variants', {}).values()}
+    same = all(entry['sha256'] in known for entry in variants.values())
+    kept = {name: entry for name, entry in before.get('variants', {}).items()
+            if _made_from(name, variants, before)}
     data = {
         'name': folder.name, 'task': 'style', 'licence': 'Apache-2.0',
-        'summary': f'Streaming style transfer, {count // 1000}k parameters, {len(images)} '
-                   'built-in styles and any image',
+        'summary': f'Streaming style transfer, {len(students)} networks from '
+                   f'{min(map(parameters, students.values())) // 1000}k to '
+                   f'{max(map(parameters, students.values())) // 1000}k parameters, '
+                   f'{len(images)} built-in styles and any image',
         'input': {'color': 'rgb', 'layout': 'nhwc', 'dtype': 'uint8', 'resize': 'fit'},
         'default_variant': 'dense_{}x{}'.format(*SIZES[0]),
-        'variants': {
-            f'dense_{width}x{height}': {
-                **_file(transfer, folder), 'width': width, 'height': height, 'precision': 'fp32',
-                'pruned': 0.0, 'parameters': count,
-                'gflops': round(gflops(student, width, height), 3),
-            } for width, height in SIZES
-        },
+        'variants': variants | kept,
         'style': {
-            'encoder': _file(encoding, folder),
-            'images': {path.stem: _file(folder / 'styles' / path.name, folder)
-                       for path in images},
-            'default': default or names[0],
+            'encoder': _file(folder / 'encoder.onnx', folder),
+            'images': {image.stem: _file(image, folder) for image in images},
+            'default': default,
         },
-        'training': dict(training),
+        'weights': {file.stem: _file(file, folder)
+                    for file in sorted(folder.glob('weights/*.safetensors'))},
+        'training': dict(training or before.get('training', {})),
     }
-    path = folder / 'model.yaml'
+    if same and 'quality' in before:
+        data['quality'] = before['quality']
     path.write_text(yaml.safe_dump(data, sort_keys=False, width=99), encoding='utf-8')
     return path
+
+
+def _best_first(path: Path) -> tuple[int, str]:
+    """Sort key: attention, dense, then more and more pruned."""
+    order = ('attention', 'dense')
+    return (order.index(path.stem) if path.stem in order else len(order), path.stem)
+
+
+def _entries(
+    name: str, student: StyleStudent, folder: Path, dense: StyleStudent,
+) -> dict[str, dict[str, Any]]:
+    """Return the variants of one network, one for each size."""
+    count = parameters(student)
+    return {
+        f'{name}_{width}x{height}': {
+            **_file(folder / f'{name}.onnx', folder), 'width': width, 'height': height,
+            'precision': 'fp32', 'pruned': max(0.0, round(1 - count / parameters(dense), 3)),
+            'parameters': count, 'gflops': round(gflops(student, width, height), 3),
+        } for width, height in SIZES
+    }
+
+
+def _made_from(name: str, variants: Mapping, before: Mapping) -> bool:
+    """Tell whether a variant is a quantised one of a network that is the same as before."""
+    source = name.replace('_int8', '').replace('_fp16', '')
+    return (source != name and source in variants and source in before['variants']
+            and variants[source]['sha256'] == before['variants'][source]['sha256'])
 
 
 def _file(path: Path, folder: Path) -> dict[str, str]:
@@ -155,15 +268,24 @@ def _file(path: Path, folder: Path) -> dict[str, str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `muon-ad export style`."""
-    parser.add_argument('checkpoint', type=Path, help='checkpoint.pt of `muon-ad train style`')
-    parser.add_argument('out', type=Path, help='folder of the package')
-    parser.add_argument('--styles', type=Path, required=True, help='folder of built-in PNG styles')
+    parser.add_argument('source', type=Path, help='checkpoint.pt of `muon-ad train style`, or '
+                        '.safetensors of `muon-ad prune style`')
+    parser.add_argument('out', type=Path, help='folder of the package, which may be there already')
+    parser.add_argument('--variant', default='dense',
+                        help='what to call the network: dense (default), attention, p40, p60, ...')
+    parser.add_argument('--styles', type=Path, help='folder of built-in PNG styles')
     parser.add_argument('--default', default='', help='style to start with (default: the first)')
 
 
 def run(args: argparse.Namespace) -> int:
     """Export as asked; returns the exit code."""
-    student, encoder, training = load_checkpoint(args.checkpoint)
-    path = write_package(student, encoder, training, args.styles, args.out.resolve(), args.default)
-    print(path)
+    folder = args.out.resolve()
+    training = None
+    if args.source.suffix == '.safetensors':
+        add_student(args.source, folder, args.variant)
+    else:
+        training = add_checkpoint(args.source, folder, args.variant)
+    if args.styles:
+        add_styles(args.styles, folder)
+    print(build_package(folder, args.default, training))
     return 0
