@@ -12,6 +12,7 @@ import torch
 import yaml
 from skimage.data import astronaut
 from support import kill_once_there_is
+from torch.nn.functional import pixel_shuffle
 
 from muon_ad.cli import main
 from muon_ad.networks.style import StyleConfig
@@ -252,7 +253,7 @@ def test_upconv_is_interpolation_followed_by_convolution():
         doubled = torch.nn.functional.interpolate(x, scale_factor=2, mode=mode, **options)
         expected = layer.conv(doubled)[..., 1:-1, 1:-1]  # has lost a pixel at each border
         torch.testing.assert_close(layer(x)[..., 2:-2, 2:-2], expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(layer.plain()(x), layer(x))
+        torch.testing.assert_close(pixel_shuffle(layer.plain()(x), 2), layer(x))
 
 
 def test_style_and_palette_losses_vanish_for_equal_images_and_grow_with_difference():
@@ -275,15 +276,11 @@ def test_style_and_palette_losses_vanish_for_equal_images_and_grow_with_differen
 
 
 @pytest.fixture
-def trained_a_little():
-    """A student and its encoder whose normalisation has seen something."""
+def networks():
+    """A student and its encoder."""
     def make(config: StyleConfig) -> tuple[StyleStudent, StyleEncoder]:
         torch.manual_seed(1)
         student, encoder = StyleStudent(config), StyleEncoder(config)
-        for module in student.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 2)
         return student.eval(), encoder.eval()
 
     return make
@@ -292,9 +289,9 @@ def trained_a_little():
 @pytest.mark.parametrize('tokens', [0, 8])
 @pytest.mark.parametrize('size', [(240, 320), (128, 208)])
 def test_onnx_runtime_agrees_with_torch_on_a_photograph(
-    trained_a_little, tmp_path, size, tokens,
+    networks, tmp_path, size, tokens,
 ):
-    student, encoder = trained_a_little(StyleConfig(tokens=tokens))
+    student, encoder = networks(StyleConfig(tokens=tokens))
     if tokens:
         torch.nn.init.normal_(student.attention.merge.weight, std=0.1)
     length = encoder.config.style_length
@@ -314,8 +311,8 @@ def test_onnx_runtime_agrees_with_torch_on_a_photograph(
     assert result.std() > 1
 
 
-def test_an_attention_begins_as_if_it_were_not_there(trained_a_little):
-    student, _ = trained_a_little(StyleConfig(tokens=8))
+def test_an_attention_begins_as_if_it_were_not_there(networks):
+    student, _ = networks(StyleConfig(tokens=8))
     image, style = torch.rand(1, 3, 32, 48), torch.rand(1, student.config.style_length)
     with torch.no_grad():
         found = student(image, style)

@@ -2,10 +2,10 @@
 
 Its shape follows from where it runs. Almost all work is dense 3x3 convolution at a quarter of the
 resolution (stem by pixel-unshuffle), which CPUs, TensorRT and INT8 kernels all run well; the style
-enters only as a scale and a shift per channel (FiLM, arXiv:1709.07871), so it costs next to nothing
-a frame and is encoded once per style. Nothing looks at the whole frame: batch normalisation is part
-of a convolution once trained, so a thing that enters the picture changes nothing elsewhere, and all
-operators are native on a Jetson's DLA.
+enters only as a scale and a shift per channel (FiLM, arXiv:1709.07871), so it costs next to
+nothing a frame and is encoded once per style. There is no normalisation: no layer looks at the
+whole frame, so a thing that enters the picture changes nothing elsewhere, and all operators but
+those of the attention are native on a Jetson's DLA.
 """
 
 from dataclasses import asdict
@@ -16,8 +16,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 STRIDE = 4
-# The pixel value that becomes zero, so that a frame's bytes are INT8 values as they are.
-GREY = 128
 STYLE_SIZE = 256
 
 
@@ -63,9 +61,27 @@ class StyleConfig:
         return cls(**{**data, 'encoder': tuple(data['encoder'])})
 
 
-def same(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
-    """Return a 3x3 convolution that keeps the size. Its border is zero, which is mid-grey."""
-    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+class Conv(nn.Conv2d):
+    """A 3x3 convolution that keeps the size; beyond the border is what lies at it.
+
+    With zeros there, the network paints a frame. The border is laid on by slices and
+    concatenations, which a DLA runs and ONNX's Pad it does not.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3)
+        nn.init.kaiming_normal_(self.weight, nonlinearity='relu')
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, inputs, H, W] -> [N, outputs, H, W]."""
+        return super().forward(bordered(x))
+
+
+def bordered(x: torch.Tensor) -> torch.Tensor:
+    """Repeat the outermost pixels of [N, C, H, W] once."""
+    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+    return torch.cat([x[..., :1], x, x[..., -1:]], 3)
 
 
 class Modulation(nn.Module):
@@ -114,33 +130,33 @@ class UpConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, inputs, H, W] -> [N, outputs, 2H, 2W]."""
         weight, bias = self._folded()
-        return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2)
+        return F.pixel_shuffle(F.conv2d(bordered(x), weight, bias), 2)
 
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         weight = torch.einsum('octu,pqtujl->opqcjl', self.conv.weight, self.fold)
         return weight.flatten(0, 2), self.conv.bias.repeat_interleave(4)
 
-    def plain(self) -> nn.Sequential:
-        """Return the same map as an ordinary convolution and a pixel shuffle, for export."""
+    def plain(self) -> Conv:
+        """Return the same map, but for the pixel shuffle, as an ordinary convolution."""
         weight, bias = self._folded()
-        conv = same(self.conv.in_channels, len(bias))
+        conv = Conv(self.conv.in_channels, len(bias))
         conv.weight.data, conv.bias.data = weight.detach(), bias.detach()
-        return nn.Sequential(conv, nn.PixelShuffle(2))
+        return conv
 
 
 class Block(nn.Module):
-    """Residual block whose inner activation is normalised and modulated by the style."""
+    """Residual block whose inner activation is modulated by the style."""
 
     def __init__(self, channels: int, first: int, total: int) -> None:
         super().__init__()
-        self.inner = same(channels, channels, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
+        self.inner = Conv(channels, channels)
         self.style = Modulation(channels, first, total)
-        self.outer = same(channels, channels)
+        self.outer = Conv(channels, channels)
+        self.outer.weight.data *= 0.2   # without normalisation: the sum must not grow by blocks
 
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """[N, C, H, W] and [N, S] -> [N, C, H, W]."""
-        return x + self.outer(F.relu(self.style(self.norm(self.inner(x)), style)))
+        return x + self.outer(F.relu(self.style(self.inner(x), style)))
 
 
 class StyleAttention(nn.Module):
@@ -177,8 +193,7 @@ class StyleStudent(nn.Module):
         super().__init__()
         self.config = config
         width, total = config.channels, sum(config.modulated)
-        self.stem = same(3 * STRIDE ** 2, width, bias=False)
-        self.norm = nn.BatchNorm2d(width)
+        self.stem = Conv(3 * STRIDE ** 2, width)
         self.style = Modulation(width, 0, total)
         self.blocks = nn.ModuleList(
             Block(width, width * (1 + index), total) for index in range(config.blocks))
@@ -190,20 +205,19 @@ class StyleStudent(nn.Module):
 
     def forward(self, image: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] RGB in 0..1 and [N, S] -> [N, 3, H, W] in 0..1."""
-        return self.paint(image * (255 / GREY) - 1, style)
+        x = F.pixel_unshuffle(image * 2 - 1, STRIDE)
+        x = self.body(F.relu(self.style(self.stem(x), style)), style)
+        x = F.relu(self.fine_style(self.fine(x), style))
+        return torch.sigmoid(self.last(x))
 
-    def paint(self, centred: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        """The same for pixels of which GREY is zero, and which span about -1 to 1."""
-        x = F.pixel_unshuffle(centred, STRIDE)
-        x = F.relu(self.style(self.norm(self.stem(x)), style))
+    def body(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """All that happens at quarter resolution: [N, C, H, W] -> the same shape."""
         *blocks, final = self.blocks
         for block in blocks:
             x = block(x, style)
         if self.attention is not None:
             x = self.attention(x, style)
-        x = final(x, style)
-        x = F.relu(self.fine_style(self.fine(x), style))
-        return torch.sigmoid(self.last(x))
+        return final(x, style)
 
 
 class StyleEncoder(nn.Module):

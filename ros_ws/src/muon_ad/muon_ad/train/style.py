@@ -45,9 +45,6 @@ SHIFT = 3  # largest camera motion, in pixels, of the steadiness loss
 # What the student makes of the border, beyond which it sees grey, is not judged: judged, it learns
 # to paint a frame.
 MARGIN = 8
-# From this share of the steps on, normalisation is by what was seen so far, not by the batch,
-# as it will be once exported: the rest of the training adapts to it.
-SETTLED = 0.6
 WEIGHTS = {'style': 10.0, 'content': 6.0, 'structure': 6.0, 'palette': 20.0, 'variation': 0.3,
            'steadiness': 60.0, 'copy': 20.0}
 # What the curriculum balances; the other losses keep their weights.
@@ -178,7 +175,6 @@ class Trainer:
         """
         rng = np.random.default_rng([self.recipe.seed, self.step])
         prepared = self.steering.prepare(self.step)
-        self.student.train(self.step < SETTLED * self.recipe.steps)
         losses = self._losses(rng)
         total = sum(self._weight(name) * value for name, value in losses.items())
         check_finite(total.item(), self.step)
@@ -205,7 +201,6 @@ class Trainer:
         """Return the style and the content loss of a batch, as the recipe weighs their parts."""
         photo = self._cropped(wide)
         rng = np.random.default_rng([self.recipe.seed, 0, 2])   # the same colours each time
-        self.student.eval()
         with torch.no_grad(), self._precision():
             found = self.student(photo, self.encoder(styles)).float()
             losses = self._perceptual(found, photo, styles, drawn, rng)

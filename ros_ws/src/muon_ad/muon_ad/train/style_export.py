@@ -14,44 +14,95 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 import yaml
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
 from muon_ad.documents import read_document
 from muon_ad.networks.resize import resize_to
-from muon_ad.networks.style import GREY
+from muon_ad.networks.style import Conv
+from muon_ad.networks.style import STRIDE
 from muon_ad.networks.style import STYLE_SIZE
 from muon_ad.networks.style import StyleConfig
 from muon_ad.networks.style import StyleEncoder
 from muon_ad.networks.style import StyleStudent
+from muon_ad.networks.style import UpConv
 from muon_ad.networks.weights import load_network
 from muon_ad.networks.weights import save_network
 from muon_ad.runtime.package import sha256_of
 
 SIZES = ((320, 240), (640, 480))
 OPSET = 17
+# INT8 kernels of CPUs are fast for outputs in multiples of it, and slower than fp32 for others.
+LANES = 16
 STUDENT, ENCODER = 'style', 'style_encoder'     # kinds of weights
 
 
 class ExportedStudent(nn.Module):
     """The student with pixels in and out: uint8 [1, H, W, 3] and style [1, S] to the same.
 
-    Normalisation and the scale of the pixels are made part of the convolutions.
+    Pixels are bytes with their channels last wherever they are only moved, which is where moving
+    is cheap, also in INT8; their scale and offset are part of the first convolution.
     """
 
     def __init__(self, student: StyleStudent) -> None:
         super().__init__()
-        self.student = folded(student)
-        self.student.fine = self.student.fine.plain()
-        self.student.last = self.student.last.plain()
-        self.student.stem.weight.data /= GREY
+        self.student = student = copy.deepcopy(student).eval().requires_grad_(False)
+        stem = student.stem
+        stem.weight.data = _channels_last(stem.weight.transpose(0, 1), STRIDE).transpose(0, 1)
+        stem.bias.data -= stem.weight.sum((1, 2, 3))
+        stem.weight.data *= 2 / 255
+        self.fine, self.last = _plain(student.fine), _plain(student.last)
+        _fill_up(self.last)
+        places = student.fine_style
+        places.scale, places.shift = places.scale.repeat(4), places.shift.repeat(4)
+        student.fine = student.last = None
 
     def forward(self, image: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """Stylise; rounds to the nearest grey level."""
-        result = self.student.paint(image.permute(0, 3, 1, 2).float() - GREY, style)
-        return (result * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1)
+        student = self.student
+        x = _unshuffled(image, STRIDE).permute(0, 3, 1, 2).float()
+        x = student.body(F.relu(student.style(student.stem(x), style)), style)
+        x = F.relu(student.fine_style(self.fine(x), style))
+        x = _shuffled(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = (torch.sigmoid(self.last(x)) * 255 + 0.5).to(torch.uint8)
+        return _shuffled(x.permute(0, 2, 3, 1)[..., :12])
+
+
+def _plain(up: UpConv) -> Conv:
+    """Return the convolution in an up-convolution, with outputs in the order of `_shuffled`."""
+    conv = up.plain()
+    conv.weight.data = _channels_last(conv.weight, 2)
+    conv.bias.data = _channels_last(conv.bias, 2)
+    return conv
+
+
+def _channels_last(x: torch.Tensor, stride: int) -> torch.Tensor:
+    """Reorder the first dimension from (channel, row, column) to (row, column, channel)."""
+    return x.unflatten(0, (-1, stride, stride)).movedim(0, 2).flatten(0, 2).contiguous()
+
+
+def _fill_up(conv: Conv) -> None:
+    """Add outputs of zeros up to a multiple of LANES."""
+    missing = -len(conv.bias) % LANES
+    conv.weight.data = F.pad(conv.weight, (0, 0) * 3 + (0, missing))
+    conv.bias.data = F.pad(conv.bias, (0, missing))
+
+
+def _unshuffled(x: torch.Tensor, stride: int) -> torch.Tensor:
+    """[N, H, W, C] -> [N, H / stride, W / stride, stride * stride * C]."""
+    count, height, width, channels = x.shape
+    rows, columns = height // stride, width // stride
+    x = x.reshape(count, rows, stride, columns, stride * channels)
+    return x.transpose(2, 3).reshape(count, rows, columns, stride * stride * channels)
+
+
+def _shuffled(x: torch.Tensor) -> torch.Tensor:
+    """[N, H, W, 4 C] -> [N, 2 H, 2 W, C]."""
+    count, height, width, channels = x.shape
+    x = x.reshape(count, height, width, 2, channels // 2).transpose(2, 3)
+    return x.reshape(count, 2 * height, 2 * width, channels // 4)
 
 
 class ExportedEncoder(nn.Module):
@@ -64,17 +115,6 @@ class ExportedEncoder(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Encode one style image."""
         return self.encoder(image.permute(0, 3, 1, 2).float() / 255)
-
-
-def folded(student: StyleStudent) -> StyleStudent:
-    """Return a copy for inference whose batch normalisation is part of its convolutions."""
-    result = copy.deepcopy(student).eval().requires_grad_(False)
-    result.stem = fuse_conv_bn_eval(result.stem, result.norm)
-    result.norm = nn.Identity()
-    for block in result.blocks:
-        block.inner = fuse_conv_bn_eval(block.inner, block.norm)
-        block.norm = nn.Identity()
-    return result
 
 
 def load_student(path: Path) -> StyleStudent:
