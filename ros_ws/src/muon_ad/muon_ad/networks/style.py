@@ -17,6 +17,8 @@ from torch import nn
 
 STRIDE = 4
 STYLE_SIZE = 256
+# Beyond the border is what lies at it: with zeros there, the training learns to paint a frame.
+PADDING = 'replicate'
 
 
 @dataclass(frozen=True)
@@ -61,27 +63,12 @@ class StyleConfig:
         return cls(**{**data, 'encoder': tuple(data['encoder'])})
 
 
-class Conv(nn.Conv2d):
-    """A 3x3 convolution that keeps the size; beyond the border is what lies at it.
-
-    With zeros there, the network paints a frame. The border is laid on by slices and
-    concatenations, which a DLA runs and ONNX's Pad it does not.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 3)
-        nn.init.kaiming_normal_(self.weight, nonlinearity='relu')
-        nn.init.zeros_(self.bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, inputs, H, W] -> [N, outputs, H, W]."""
-        return super().forward(bordered(x))
-
-
-def bordered(x: torch.Tensor) -> torch.Tensor:
-    """Repeat the outermost pixels of [N, C, H, W] once."""
-    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
-    return torch.cat([x[..., :1], x, x[..., -1:]], 3)
+def same(inputs: int, outputs: int) -> nn.Conv2d:
+    """Return a 3x3 convolution that keeps the size."""
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode=PADDING)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')
+    nn.init.zeros_(conv.bias)
+    return conv
 
 
 class Modulation(nn.Module):
@@ -130,16 +117,16 @@ class UpConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, inputs, H, W] -> [N, outputs, 2H, 2W]."""
         weight, bias = self._folded()
-        return F.pixel_shuffle(F.conv2d(bordered(x), weight, bias), 2)
+        return F.pixel_shuffle(F.conv2d(F.pad(x, [1] * 4, mode=PADDING), weight, bias), 2)
 
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         weight = torch.einsum('octu,pqtujl->opqcjl', self.conv.weight, self.fold)
         return weight.flatten(0, 2), self.conv.bias.repeat_interleave(4)
 
-    def plain(self) -> Conv:
+    def plain(self) -> nn.Conv2d:
         """Return the same map, but for the pixel shuffle, as an ordinary convolution."""
         weight, bias = self._folded()
-        conv = Conv(self.conv.in_channels, len(bias))
+        conv = same(self.conv.in_channels, len(bias))
         conv.weight.data, conv.bias.data = weight.detach(), bias.detach()
         return conv
 
@@ -149,9 +136,9 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, first: int, total: int) -> None:
         super().__init__()
-        self.inner = Conv(channels, channels)
+        self.inner = same(channels, channels)
         self.style = Modulation(channels, first, total)
-        self.outer = Conv(channels, channels)
+        self.outer = same(channels, channels)
         self.outer.weight.data *= 0.2   # without normalisation: the sum must not grow by blocks
 
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
@@ -193,7 +180,7 @@ class StyleStudent(nn.Module):
         super().__init__()
         self.config = config
         width, total = config.channels, sum(config.modulated)
-        self.stem = Conv(3 * STRIDE ** 2, width)
+        self.stem = same(3 * STRIDE ** 2, width)
         self.style = Modulation(width, 0, total)
         self.blocks = nn.ModuleList(
             Block(width, width * (1 + index), total) for index in range(config.blocks))

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from muon_ad.documents import read_document
 from muon_ad.networks.resize import resize_to
-from muon_ad.networks.style import Conv
+from muon_ad.networks.style import PADDING
 from muon_ad.networks.style import STRIDE
 from muon_ad.networks.style import STYLE_SIZE
 from muon_ad.networks.style import StyleConfig
@@ -58,6 +58,7 @@ class ExportedStudent(nn.Module):
         places = student.fine_style
         places.scale, places.shift = places.scale.repeat(4), places.shift.repeat(4)
         student.fine = student.last = None
+        _lay_borders(self)
 
     def forward(self, image: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """Stylise; rounds to the nearest grey level."""
@@ -70,7 +71,33 @@ class ExportedStudent(nn.Module):
         return _shuffled(x.permute(0, 2, 3, 1)[..., :12])
 
 
-def _plain(up: UpConv) -> Conv:
+class _Bordered(nn.Module):
+    """A 3x3 convolution whose border is laid on by slices and concatenations.
+
+    These a DLA runs, and ONNX's Pad it does not; a CPU takes as long for both.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        conv.padding, conv.padding_mode = (0, 0), 'zeros'
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, inputs, H, W] -> [N, outputs, H, W]."""
+        x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+        return self.conv(torch.cat([x[..., :1], x, x[..., -1:]], 3))
+
+
+def _lay_borders(module: nn.Module) -> None:
+    """Replace the convolutions that pad by repeating the border."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d) and child.padding_mode == PADDING:
+            setattr(module, name, _Bordered(child))
+        else:
+            _lay_borders(child)
+
+
+def _plain(up: UpConv) -> nn.Conv2d:
     """Return the convolution in an up-convolution, with outputs in the order of `_shuffled`."""
     conv = up.plain()
     conv.weight.data = _channels_last(conv.weight, 2)
@@ -83,7 +110,7 @@ def _channels_last(x: torch.Tensor, stride: int) -> torch.Tensor:
     return x.unflatten(0, (-1, stride, stride)).movedim(0, 2).flatten(0, 2).contiguous()
 
 
-def _fill_up(conv: Conv) -> None:
+def _fill_up(conv: nn.Conv2d) -> None:
     """Add outputs of zeros up to a multiple of LANES."""
     missing = -len(conv.bias) % LANES
     conv.weight.data = F.pad(conv.weight, (0, 0) * 3 + (0, missing))
