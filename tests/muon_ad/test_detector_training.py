@@ -18,7 +18,6 @@ from torch import nn
 from torch import Tensor
 from torch.nn import functional
 
-from muon_ad.export import export_detector
 from muon_ad.export import write_package
 from muon_ad.networks.detector import boxes
 from muon_ad.networks.detector import cells
@@ -36,6 +35,7 @@ from muon_ad.train.detection_data import disturb
 from muon_ad.train.detection_data import Library
 from muon_ad.train.detection_data import library
 from muon_ad.train.detection_data import Pool
+from muon_ad.train.detector_export import export_detector
 from muon_ad.train.images import DataError
 from muon_ad.train.imitation import feature_loss
 from muon_ad.train.imitation import imitation_losses

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from muon_ad import export
-from muon_ad.networks.detector import DetectorNet
 from muon_ad.runtime.detection import Detector
 from muon_ad.runtime.package import load_package
 
@@ -138,26 +137,6 @@ def test_unknown_models_and_sizes_are_errors(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(SSDLITE, str(tmp_path), '--size', '320')
     assert "'320' is not WIDTHxHEIGHT" in capsys.readouterr().err
-
-
-def test_own_detector_finds_in_the_runtime_what_it_finds_in_torch(tmp_path):
-    torch.manual_seed(2)
-    net = DetectorNet(3).eval()
-    for layer in [*net.box, *net.label]:
-        nn.init.normal_(layer.weight, std=0.5)
-    about = {'name': 'own', 'licence': 'Apache-2.0', 'training': {'steps': 0}}
-    made = export.export_detector(net, ['a', 'b', 'c'], tmp_path, [(96, 64), (64, 64)], about)
-    assert made == load_package(tmp_path)
-    assert list(made.variants) == ['dense_96x64', 'dense_64x64']
-    frame = cv2.resize(skimage.data.astronaut(), (96, 64))
-    with torch.no_grad():
-        expected = export.Exported(net)(torch.from_numpy(frame)[None]).numpy()
-    detector = Detector(made, score_threshold=0.0)
-    raw = detector.engine.run({'image': frame[None]})[0]
-    np.testing.assert_allclose(raw, expected, rtol=1e-3, atol=1e-3)
-    variant = made.variant('dense_96x64')
-    assert variant.parameters == sum(p.numel() for p in net.parameters())
-    assert variant.gflops > made.variant('dense_64x64').gflops > 0
 
 
 def test_the_command_writes_a_package_that_says_what_it_is(tmp_path, capsys):

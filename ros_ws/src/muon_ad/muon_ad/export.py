@@ -1,4 +1,4 @@
-"""From PyTorch to model packages: own detectors, and torchvision's by `muon-ad models export`."""
+"""From PyTorch to model packages: torchvision's detectors (`muon-ad models export`), and parts."""
 
 import argparse
 import warnings
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 import yaml
@@ -13,9 +14,8 @@ from torch import nn
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from muon_ad.networks.detector import DetectorNet
-from muon_ad.networks.detector import Exported
-from muon_ad.networks.detector import STRIDES
+from muon_ad.runtime.detection import Preparation
+from muon_ad.runtime.engine import Engine
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
 from muon_ad.runtime.package import sha256_of
@@ -130,7 +130,7 @@ def export_torchvision(
     width, height = input_size or fixed or _usual_size(model.transform.min_size[0])
     folder.mkdir(parents=True, exist_ok=True)
     wrapped = FixedRows(model, rows).eval()
-    _to_onnx(wrapped, folder / f'{name}.onnx', width, height, ['boxes', 'scores', 'labels'])
+    to_onnx(wrapped, folder / f'{name}.onnx', width, height, ['boxes', 'scores', 'labels'])
     return write_package(folder, {
         'name': name,
         'task': 'detection',
@@ -140,7 +140,7 @@ def export_torchvision(
         'input': {'resize': 'stretch' if fixed else 'letterbox'},
         'variants': {f'dense_{width}x{height}': {
             'file': f'{name}.onnx', 'width': width, 'height': height,
-            'parameters': _parameters(model),
+            'parameters': parameters(model),
         }},
         'decoder': {'name': 'torchvision'},
         'classes': list(classes),
@@ -152,35 +152,29 @@ def _usual_size(short: int) -> tuple[int, int]:
     return round(short * 4 / 3 / 32) * 32, short
 
 
-def export_detector(
-    net: DetectorNet,
-    classes: Sequence[str],
-    folder: Path,
-    sizes: Sequence[tuple[int, int]],
-    about: dict[str, Any],
-) -> ModelPackage:
-    """Write an own detector as a package with one variant for each size, the first the default.
+def check_against_torch(
+    package: ModelPackage, name: str, model: nn.Module, pictures: Sequence[np.ndarray],
+    tolerance: float = 1e-4,
+) -> float:
+    """Compare a variant with the network that it was exported from; return the largest difference.
 
-    `about` holds name, summary, licence, and what `model.yaml` says of training and quality.
+    Both look at each of the pictures, uint8 [H, W, 3] RGB, as the runtime prepares it. A
+    difference is relative where an output exceeds 1. Raises ExportError where one is larger than
+    `tolerance`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    wrapped = Exported(net).eval()
-    variants = {}
-    for width, height in sizes:
-        name = f'dense_{width}x{height}'
-        _to_onnx(wrapped, folder / f'{name}.onnx', width, height, ['output'])
-        variants[name] = {
-            'file': f'{name}.onnx', 'width': width, 'height': height, 'precision': 'fp32',
-            'parameters': _parameters(net), 'gflops': _gflops(wrapped, width, height),
-        }
-    return write_package(folder, {
-        **about,
-        'task': 'detection',
-        'input': {'color': 'rgb', 'layout': 'nhwc', 'dtype': 'uint8', 'resize': 'letterbox'},
-        'variants': variants,
-        'decoder': {'name': 'yolox', 'strides': list(STRIDES)},
-        'classes': list(classes),
-    })
+    variant = package.variant(name)
+    engine, prepare = Engine(variant.file), Preparation(package.input, variant)
+    worst = 0.0
+    for picture in pictures:
+        feed, _ = prepare(picture)
+        with torch.no_grad():
+            wanted = model(torch.from_numpy(feed.copy())).numpy()
+        found = engine.run({next(iter(engine.inputs)): feed})[0]
+        worst = max(worst, float(np.max(np.abs(found - wanted) / np.maximum(1, np.abs(wanted)))))
+    if not worst <= tolerance:
+        raise ExportError(f'{variant.file}: differs from the PyTorch network by {worst:.2g}; '
+                          f'expected {tolerance:g} at most')
+    return worst
 
 
 def write_package(folder: Path, data: dict[str, Any]) -> ModelPackage:
@@ -201,7 +195,8 @@ def record_quality(folder: Path, measured: dict[str, Any]) -> None:
     write_package(folder, data)
 
 
-def _to_onnx(model: nn.Module, path: Path, width: int, height: int, outputs: list[str]) -> None:
+def to_onnx(model: nn.Module, path: Path, width: int, height: int, outputs: list[str]) -> None:
+    """Write a network that takes uint8 [1, height, width, 3], `image`, as ONNX."""
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     # Not the newer exporter: it cannot follow torchvision's suppression, whose size depends on
     # the data, and one exporter for all is simpler.
@@ -213,11 +208,12 @@ def _to_onnx(model: nn.Module, path: Path, width: int, height: int, outputs: lis
         )
 
 
-def _parameters(model: nn.Module) -> int:
+def parameters(model: nn.Module) -> int:
+    """Return how many numbers a network has learnt."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _gflops(model: nn.Module, width: int, height: int) -> float:
+def gflops(model: nn.Module, width: int, height: int) -> float:
     """Return billions of operations for a frame, a multiplication with addition counted as two."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, height, width, 3, dtype=torch.uint8))

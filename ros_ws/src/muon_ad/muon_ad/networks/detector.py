@@ -3,12 +3,23 @@
 Only convolution, ReLU, max-pooling, nearest up-sampling, addition and concatenation, so that every
 layer is native on a Jetson's DLA and quantises well. The output follows YOLOX (Ge et al., 2021,
 arXiv:2107.08430), so that one decoder serves both.
+
+This is the one definition of the whole family: a pruned detector is the same network with fewer
+channels in its layers (networks/resize.py), as its file of weights says.
 """
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch import Tensor
 from torch.nn import functional
+
+from muon_ad.networks.resize import resize_to
+from muon_ad.networks.weights import load_network
+from muon_ad.networks.weights import save_network
+from muon_ad.networks.weights import WeightsError
 
 STRIDES = (8, 16, 32)
 WIDTHS = (32, 64, 96, 112)  # channels at strides 4, 8, 16 and 32
@@ -77,6 +88,11 @@ class DetectorNet(nn.Module):
         for layer in self.box:
             nn.init.constant_(layer.bias[:4], 0.0)
 
+    @property
+    def neck(self) -> int:
+        """Return the channels of the features, NECK or what pruning has left of them."""
+        return self.lateral8[0].out_channels
+
     def forward(self, x: Tensor) -> Tensor:
         """Detect in images [B, 3, H, W] RGB 0..1, H and W multiples of 32.
 
@@ -87,7 +103,7 @@ class DetectorNet(nn.Module):
         return self.head(self.features(x))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return the features [B, NECK, H / stride, W / stride] of each level, finest first."""
+        """Return the features [B, neck, H / stride, W / stride] of each level, finest first."""
         fine = self.stage8(x * 4 - 2)
         middle = self.stage16(fine)
         coarse = self.lateral32(self.stage32(middle))
@@ -104,15 +120,37 @@ class DetectorNet(nn.Module):
         return torch.cat(levels, 2).transpose(1, 2)
 
 
+def save_detector(path: Path, net: DetectorNet, classes: Sequence[str]) -> None:
+    """Write a detector, dense or pruned, as .safetensors that `load_detector` reads."""
+    save_network(path, net, 'detector', {'classes': list(classes)})
+
+
+def load_detector(path: Path) -> tuple[DetectorNet, tuple[str, ...]]:
+    """Return the detector that a file holds, in evaluation mode, and the names of its classes.
+
+    Raises WeightsError where the file is missing, broken or of another network.
+    """
+    weights = load_network(path, 'detector')
+    classes = tuple(map(str, weights.config.get('classes', ())))
+    if not classes:
+        raise WeightsError(f'{path}: names no classes; expected a file that muon-ad wrote')
+    try:
+        net = resize_to(DetectorNet(len(classes)), weights.state).eval()
+    except ValueError as error:
+        raise WeightsError(f'{path}: {error}') from error
+    if net.label[0].out_channels != len(classes):
+        raise WeightsError(f'{path}: names {len(classes)} classes, and its network tells '
+                           f'{net.label[0].out_channels} apart')
+    return net, classes
+
+
 def narrowed(net: DetectorNet, kept: list[int]) -> DetectorNet:
     """Return a detector of the `kept` classes alone, in that order, in evaluation mode."""
-    result = DetectorNet(len(kept))
     state = {
         name: value[kept] if name.startswith('label.') else value
         for name, value in net.state_dict().items()
     }
-    result.load_state_dict(state)
-    return result.eval()
+    return resize_to(DetectorNet(len(kept)), state).eval()
 
 
 class Exported(nn.Module):

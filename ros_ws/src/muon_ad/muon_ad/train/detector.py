@@ -26,7 +26,6 @@ from torch.optim.swa_utils import AveragedModel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from muon_ad.export import export_detector
 from muon_ad.export import record_quality
 from muon_ad.export import size
 from muon_ad.metrics.detection import average_precisions
@@ -48,6 +47,7 @@ from muon_ad.train.detection_data import Library
 from muon_ad.train.detection_data import library
 from muon_ad.train.detection_data import Pool
 from muon_ad.train.detection_data import Scenes
+from muon_ad.train.detector_export import export_detector
 from muon_ad.train.images import DataError
 from muon_ad.train.images import hold_out
 from muon_ad.train.images import load_images
