@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -129,25 +130,34 @@ class ChannelGroup:
         return self.sums(tensors, matrices_only) / self.sums(ones, matrices_only).clamp_min(1)
 
 
-def dependency_graph(network: nn.Module, example: tuple) -> DependencyGraph:
-    """Trace a network, which is put into evaluation mode; `example` are arguments for it.
+@contextmanager
+def traceable(network: nn.Module) -> Iterator[None]:
+    """Let torch-pruning trace a network, which it leaves in evaluation mode.
 
-    Raises PruningError where it cannot be traced.
+    Raises PruningError where it cannot.
     """
     # Where weights are made from weights, the trace must not run along the latter.
+    training = network.training
     folded = [p for module in network.modules() if isinstance(module, UpConv)
               for p in module.parameters()]
     for parameter in folded:
         parameter.requires_grad_(False)
     try:
         with torch.enable_grad():
-            return DependencyGraph().build_dependency(
-                network, example_inputs=example, customized_pruners=PRUNERS, verbose=False)
+            yield
     except (RuntimeError, TypeError, AttributeError) as error:
         raise PruningError(f'{type(network).__name__} cannot be traced: {error}') from error
     finally:
         for parameter in folded:
             parameter.requires_grad_(True)
+        network.train(training)
+
+
+def dependency_graph(network: nn.Module, example: tuple) -> DependencyGraph:
+    """Trace a network; `example` are arguments for it. Raises PruningError where it cannot be."""
+    with traceable(network):
+        return DependencyGraph().build_dependency(
+            network, example_inputs=example, customized_pruners=PRUNERS, verbose=False)
 
 
 def channel_groups(
@@ -155,12 +165,10 @@ def channel_groups(
 ) -> list[ChannelGroup]:
     """Return all groups of channels that can be removed.
 
-    `ignored` names layers whose outputs must all stay, as those of the last one. The network is
-    left in the mode it was in. Raises PruningError where it cannot be traced.
+    `ignored` names layers whose outputs must all stay, as those of the last one. Raises
+    PruningError where the network cannot be traced.
     """
-    training = network.training
     graph = dependency_graph(network, example)
-    network.train(training)
     names = {module: name for name, module in network.named_modules()}
     found = [_described(root, group, graph, names)
              for root, group in _groups(network, graph, ignored)]

@@ -46,12 +46,12 @@ def watched(network: nn.Module, layers: Sequence[str]) -> Iterator[Seen]:
 
 
 def feature_loss(
-    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], kept: Mapping[str, Tensor],
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], kept: Mapping[str, Tensor | slice],
 ) -> Tensor:
     """Compare features [N, C, H, W] of a pruned network with those that the dense one has.
 
-    The mean |difference| relative to the mean size of what is wanted, averaged over layers. `kept`:
-    by layer, the dense network's channels that are left, in order.
+    The mean |difference| relative to the mean size of what is wanted, averaged over layers.
+    `kept`: by layer, the dense network's channels that are left, in order.
     """
     parts = []
     for name, value in found.items():

@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from muon_ad.prune.gradual import Plan
-from muon_ad.prune.gradual import THRESHOLDS
+from muon_ad.prune.plan import METHODS
+from muon_ad.prune.plan import Plan
+from muon_ad.prune.plan import THRESHOLDS
 from muon_ad.prune.scores import SCORES
 
 
@@ -13,14 +14,16 @@ def add_arguments(parser: argparse.ArgumentParser, rates: Mapping[str, float]) -
     """Declare them; `rates` is the default learning rate by optimiser."""
     parser.add_argument('--ratio', type=float, default=Plan.ratio,
                         help='share of the parameters to remove (default %(default)s)')
+    parser.add_argument('--method', choices=METHODS, default=Plan.method,
+                        help='gradual: ours; the others are baselines (default %(default)s)')
     parser.add_argument('--score', choices=tuple(SCORES), default=Plan.score,
                         help='what a channel is worth (default %(default)s)')
     parser.add_argument('--threshold', choices=THRESHOLDS, default=Plan.threshold,
-                        help="global: the cheapest of all layers; sigma: below mu + k s of a layer "
-                        "by the curriculum's phase; tau: below --tau (default %(default)s)")
+                        help='global: the cheapest of all layers; sigma: below mu + k s of a '
+                        "layer by the curriculum's phase; tau: below --tau (default %(default)s)")
     parser.add_argument('--tau', type=float, help='score below which channels go')
     parser.add_argument('--keep', type=float, default=Plan.keep,
-                        help='least share of the channels of a layer to keep (default %(default)s)')
+                        help='least share of the channels of a layer (default %(default)s)')
     parser.add_argument('--multiple', type=int, default=Plan.multiple,
                         help='keep numbers of channels in multiples of this (default %(default)s)')
     parser.add_argument('--steps', type=int, default=Plan.steps,
@@ -41,10 +44,5 @@ def add_arguments(parser: argparse.ArgumentParser, rates: Mapping[str, float]) -
 
 def plan(args: argparse.Namespace) -> Plan:
     """Return what the options ask for. Raises ValueError for what makes no sense."""
-    return Plan(args.steps, args.ratio, args.score, args.threshold, args.tau, args.keep,
-                args.multiple, args.seed)
-
-
-def name(made: Plan) -> str:
-    """Return what the result is called: p40 for 40 % fewer parameters."""
-    return f'p{round(100 * made.ratio)}'
+    return Plan(args.steps, args.ratio, args.method, args.score, args.threshold, args.tau,
+                args.keep, args.multiple, args.seed)

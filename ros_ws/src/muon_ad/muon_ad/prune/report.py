@@ -1,4 +1,4 @@
-"""What pruning took away: parameters and operations of each part of a network, before and after."""
+"""What pruning took away: parameters and operations of each part of a network."""
 
 from collections.abc import Iterator
 

@@ -100,7 +100,7 @@ class BatchNorm(Weights):
 
 
 class Random(Weights):
-    """Numbers drawn anew for every seed, group and number of channels: what any score must beat."""
+    """Numbers by seed, group and number of channels: what any score must beat."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
@@ -116,8 +116,8 @@ class Taylor:
     parameters in all layers (Molchanov et al., 2019, arXiv:1906.10771, of a whole group as in
     DepGraph), as an exponential average over steps.
 
-    The absolute value is taken of each step's sum: over single weights it would count what cancels.
-    Gradients are those that the optimiser gets, after any clipping.
+    The absolute value is taken of each step's sum: over single weights it would count what
+    cancels. Gradients are those that the optimiser gets, after any clipping.
     """
 
     comparable = True       # all are changes of one loss
@@ -164,16 +164,16 @@ class Taylor:
 class Paper:
     """Muon-AD's score: |grad W| / (sqrt(E[grad W^2]) + eps) + lambda_decay * W^2.
 
-    Read as follows, where the paper (arXiv:2504.08451) leaves it open. Both |grad W| and its square
-    are averaged over a window of 100 steps; the window slides as an exponential average of that
-    length, since 100 gradients would take 100 times the network's memory. E[grad W^2] comes from
+    Read as follows, where the paper (arXiv:2504.08451) leaves it open. Both |grad W| and its
+    square are averaged over a window of 100 steps; the window slides as an exponential average of
+    that length, since 100 gradients would take 100 times the network's memory. E[grad W^2] is from
     the optimiser's own state where it has one, as AdamW (`exp_avg_sq`, corrected for its start)
     and our Muon for what it leaves to AdamW have; the matrices of Muon have a momentum only, so
     for them, and with Lion or SGD, a running average is kept here. Scores of weights become one
     of a channel by their mean over all of its parameters.
 
-    The first term is near 0.8 for any weight whose gradients are normal with mean zero, so it ranks
-    little; it is here to be compared with.
+    The first term is near 0.8 for any weight whose gradients are normal with mean zero, so it
+    ranks little; it is here to be compared with.
     """
 
     comparable = False

@@ -115,8 +115,7 @@ def select(
 
     Channels go a chunk (`Limits.chunk`) at a time, lowest scores first. Which group is next is
     decided by what its chunk is worth for each parameter that it saves; scores that are not
-    `comparable` are divided by their group's mean first, and then taken a channel, not a parameter.
-    A chunk that would miss the target by more than it now is missed is not taken. Fewer go where
+    `comparable` are divided by their group's mean instead, and taken for each channel. A chunk that would miss the target by more than it now is missed is not taken. Fewer go where
     the threshold allows no more. Raises ValueError where a score is not finite.
     """
     _check(scores)
@@ -148,12 +147,20 @@ def select(
 def uniform(
     scores: Scores, dense: Mapping[str, int], limits: Limits, budget: Budget, target: int,
 ) -> dict[str, list[int]]:
-    """Return which channels go when every group loses the same share, as nearly as multiples let:
-    the largest share that leaves `target` parameters or more, or the next beyond if nearer.
+    """Return which channels go when every group loses the same share, lowest scores first, so
+    that about `target` parameters remain.
+
+    Multiples make steps of that; where the target lies between two, the first groups, in order,
+    take the further one.
     """
     _check(scores)
-    plans = [{name: len(each) - limits.floor(dense[name], keep) for name, each in scores.items()}
+    steps = [{name: len(each) - limits.floor(dense[name], keep) for name, each in scores.items()}
              for keep in np.linspace(1, limits.keep, 201)]
+    plans = [steps[0]]
+    for step in steps[1:]:
+        for name in scores:
+            if step[name] != plans[-1][name]:
+                plans.append({**plans[-1], name: step[name]})
     best = min(plans, key=lambda plan: abs(budget.parameters(plan) - target))
     return {name: sorted(map(int, np.argsort(scores[name], kind='stable')[:count]))
             for name, count in best.items() if count > 0}
@@ -162,5 +169,5 @@ def uniform(
 def _check(scores: Scores) -> None:
     for name, each in scores.items():
         if not np.isfinite(each).all():
-            raise ValueError(f'{name}: {np.isfinite(each).sum()} of {len(each)} scores are finite; '
-                             'expected all')
+            raise ValueError(f'{name}: {np.isfinite(each).sum()} of {len(each)} scores are '
+                             'finite; expected all')

@@ -7,8 +7,9 @@ is, so that one encoder serves all levels.
 
 import argparse
 import copy
+from collections.abc import Callable
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,11 @@ from muon_ad.networks.style import StyleEncoder
 from muon_ad.networks.style import StyleStudent
 from muon_ad.networks.weights import save_network
 from muon_ad.prune import options
-from muon_ad.prune.cut import Cut
-from muon_ad.prune.gradual import Plan
-from muon_ad.prune.gradual import Pruning
 from muon_ad.prune.graph import PruningError
 from muon_ad.prune.imitation import feature_loss
 from muon_ad.prune.imitation import watched
+from muon_ad.prune.methods import learner
+from muon_ad.prune.plan import Plan
 from muon_ad.prune.report import comparison
 from muon_ad.train import perceptual
 from muon_ad.train import style as training
@@ -48,6 +48,7 @@ COLUMNS = (*training.COLUMNS, 'imitation', 'features', 'parameters')
 # Half of those that a training begins with: the student has learnt already.
 RATES = {name: rate / 2 for name, rate in training.RATES.items()}
 SIZE = (320, 240)       # that operations are counted for
+JUDGED = 8              # photographs by which blocks of layers are judged
 
 
 class StylePupil(training.Trainer):
@@ -64,8 +65,8 @@ class StylePupil(training.Trainer):
         dense: StyleStudent, encoder: StyleEncoder, student: StyleStudent | None = None,
     ) -> None:
         if dense.attention is not None:
-            raise PruningError('the student attends to a style image, whose stored values have its '
-                               'channels; expected one without (tokens 0)')
+            raise PruningError('the student attends to a style image, whose stored values have '
+                               'its channels; expected one without (tokens 0)')
         encoder = copy.deepcopy(encoder).requires_grad_(False)
         networks = student or copy.deepcopy(dense), encoder
         super().__init__(corpus, features, recipe, dense.config, networks)
@@ -79,17 +80,28 @@ class StylePupil(training.Trainer):
         """Return what is pruned."""
         return self.student
 
-    def adopt(self, network: StyleStudent, cut: Cut) -> None:
+    def adopt(
+        self, network: StyleStudent, follow: Callable[[nn.Module], nn.Module],
+    ) -> None:
         """Go on with a smaller student."""
         self.student = network
         self.parameters = [*network.parameters()]
+
+    @torch.no_grad()
+    def judge(self, network: StyleStudent) -> float:
+        """Return the mean difference of its pictures from the dense student's, 0..1."""
+        rng = np.random.default_rng([self.recipe.seed, 0, 3])
+        wide, styles, _ = self.corpus.batch(replace(self.recipe, batch=JUDGED), rng)
+        photos, vectors = self._cropped(wide), self.encoder(styles)
+        return F.l1_loss(network(photos, vectors), self.teacher(photos, vectors)).item()
 
     def _losses(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         with watched(self.student, tuple(TAPS)) as found:
             losses = super()._losses(rng)
         with torch.no_grad(), self._precision(), watched(self.teacher, tuple(TAPS)) as wanted:
             picture = self.teacher(*found.arguments)
-        kept = {layer: self.kept[group] for layer, group in TAPS.items()}
+        # Where blocks go instead of channels, all channels are left.
+        kept = {layer: self.kept.get(group, slice(None)) for layer, group in TAPS.items()}
         return losses | {
             'imitation': F.l1_loss(found.result.float(), picture.float()),
             'features': feature_loss(found.inputs, wanted.inputs, kept),
@@ -123,15 +135,15 @@ def prune_style(
     dense, encoder = load_networks(source)
     student, state = None, None
     if resume:
-        state = load_checkpoint(out / CHECKPOINT, {'plan': asdict(plan)})
+        state = load_checkpoint(out / CHECKPOINT, {'plan': plan.to_dict()})
         student = resize_to(copy.deepcopy(dense), state['student'])
     pupil = StylePupil(corpus, features, recipe, dense, encoder, student)
-    pruning = Pruning(pupil, dense, plan)
+    pruning = learner(pupil, dense, plan)
     if state:
         pupil.load(out / CHECKPOINT)
         pruning.load(state)
     learn(pruning, plan.steps, out, COLUMNS, save_every, log_every=max(1, plan.steps // 60))
-    path = out / f'{options.name(plan)}.safetensors'
+    path = out / f'{plan.variant}.safetensors'
     config = dense.config.to_dict()
     save_network(path, pupil.student, STUDENT, config)
     save_network(out / 'encoder.safetensors', encoder, ENCODER, config)
