@@ -7,7 +7,8 @@ from muon_ad_msgs.msg import StageLatency
 from muon_ad_msgs.msg import TaskStatus
 
 COLUMNS = (
-    'task', 'state', 'variant', 'FPS', 'p50 ms', 'p99 ms', 'frames', 'dropped', 'scheduling', 'CPU %', 'MB',
+    'task', 'state', 'variant', 'FPS', 'p50 ms', 'p99 ms', 'frames', 'dropped', 'scheduling',
+    'CPU %', 'MB',
 )
 TEXTS = ('task', 'state', 'variant')
 
