@@ -38,6 +38,8 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequ
 class Residual(nn.Module):
     """x + 3x3(1x1(x)), with half the channels in between."""
 
+    residual = True     # so the network could do without it: see networks/resize.py
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(conv(channels, channels // 2, 1), conv(channels // 2, channels))

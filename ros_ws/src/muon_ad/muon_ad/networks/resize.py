@@ -1,8 +1,9 @@
 """Gives a network the sizes that a file says: how a pruned network is built again.
 
-A pruned network has the layers of the dense one with fewer channels, and which layer keeps how
-many is written nowhere but in the shapes of its tensors. So the dense network is made, each layer
-whose tensors differ is given their shape, and the weights are loaded as always.
+A pruned network has the layers of the dense one with fewer channels, or lacks some of its
+residual blocks, and this is written nowhere but in the names and shapes of its tensors. So the
+dense network is made, each layer whose tensors differ is given their shape, and the weights are
+loaded as always.
 """
 
 from collections.abc import Mapping
@@ -11,13 +12,39 @@ import torch
 from torch import nn
 
 
+class Skip(nn.Module):
+    """What is left of a residual block that was removed: its first input."""
+
+    def forward(self, x: torch.Tensor, *_rest: torch.Tensor) -> torch.Tensor:
+        """Return `x`."""
+        return x
+
+
+def residual_blocks(model: nn.Module) -> list[str]:
+    """Return the names of the blocks that a network has left, and can do without.
+
+    They are modules whose class says `residual = True`: what they add is added to their first
+    input.
+    """
+    return [name for name, module in model.named_modules() if getattr(module, 'residual', False)]
+
+
+def skip(model: nn.Module, name: str) -> None:
+    """Remove a residual block, in place."""
+    path, _, leaf = name.rpartition('.')
+    setattr(model.get_submodule(path), leaf, Skip())
+
+
 def resize_to(model: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Module:
     """Resize the layers of `model`, in place, to the tensors of `state`, and load these.
 
     For convolutions (dense or depthwise), linear and normalisation layers, and for modules whose
-    tensors alone hold their sizes. Returns the model. Raises ValueError where names are missing,
+    tensors alone hold their sizes. Residual blocks that have no tensor there are removed. Returns the model. Raises ValueError where names are missing,
     are unknown, or a tensor has another number of dimensions.
     """
+    for name in residual_blocks(model):
+        if not any(key.startswith(f'{name}.') for key in state):
+            skip(model, name)
     own = model.state_dict()
     if own.keys() != state.keys():
         differing = sorted(own.keys() ^ state.keys())

@@ -134,6 +134,8 @@ class UpConv(nn.Module):
 class Block(nn.Module):
     """Residual block whose inner activation is modulated by the style."""
 
+    residual = True     # so the network could do without it: see networks/resize.py
+
     def __init__(self, channels: int, first: int, total: int) -> None:
         super().__init__()
         self.inner = same(channels, channels)

@@ -129,19 +129,25 @@ class Trainer:
 
     All randomness of a step is drawn from a generator seeded by (seed, step), so a resumed run
     sees what an uninterrupted one would have seen.
+
+    `networks`, where given, are student and encoder to go on from; what of them is frozen stays
+    as it is.
     """
 
-    def __init__(self, corpus: Corpus, features: nn.Module, recipe: Recipe,
-                 config: StyleConfig) -> None:
+    def __init__(
+        self, corpus: Corpus, features: nn.Module, recipe: Recipe, config: StyleConfig,
+        networks: tuple[StyleStudent, StyleEncoder] | None = None,
+    ) -> None:
         torch.manual_seed(recipe.seed)
         self.corpus, held = corpus.divided() if recipe.curriculum else (corpus, None)
         self.recipe = recipe
         self.config = config
         self.features = features.to(memory_format=torch.channels_last)
-        self.student = StyleStudent(config).to(memory_format=torch.channels_last)
-        self.encoder = StyleEncoder(config).to(memory_format=torch.channels_last)
+        student, encoder = networks or (StyleStudent(config), StyleEncoder(config))
+        self.student = student.to(memory_format=torch.channels_last)
+        self.encoder = encoder.to(memory_format=torch.channels_last)
         learning = nn.ModuleDict({'student': self.student, 'encoder': self.encoder})
-        self.parameters = list(learning.parameters())
+        self.parameters = [each for each in learning.parameters() if each.requires_grad]
         self.optimizer = network_optimizer(
             recipe.optimizer, learning, recipe.rate, weight_decay=1e-4,
             first=('student.stem', 'encoder.stages.0'), last=('student.last', 'encoder.head'),
@@ -153,15 +159,17 @@ class Trainer:
 
     def _steering(self, held: Corpus | None) -> steering.Steering:
         recipe = self.recipe
+        frozen = not any(each.requires_grad for each in self.encoder.parameters())
+        style = nn.Module() if frozen else self.encoder     # what the last phase freezes
         if held is None:
             # Constant so long that a run can be prolonged, or cut short, by resuming with other
             # steps.
             plan = steering.RiseAndFall(recipe.steps, recipe.rate, RISE, 0.75 * recipe.steps)
-            return steering.Steering(self.optimizer, plan, self.encoder)
+            return steering.Steering(self.optimizer, plan, style)
         plan = Curriculum(recipe.steps, rate=recipe.rate, warm_up=RISE)
         rng = np.random.default_rng([recipe.seed, 0, 1])
         batch = held.batch(replace(recipe, batch=2 * recipe.batch), rng)
-        return steering.Steering(self.optimizer, plan, self.encoder,
+        return steering.Steering(self.optimizer, plan, style,
                                  partial(self._validate, *batch))
 
     def _statistics(self, styles: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:

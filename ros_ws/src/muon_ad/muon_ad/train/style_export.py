@@ -171,7 +171,7 @@ def load_checkpoint(path: Path) -> tuple[StyleStudent, StyleEncoder, dict]:
         raise ValueError(f'{path}: not a checkpoint of `muon-ad train style`')
     config = StyleConfig.from_dict(state['config'])
     student, encoder = StyleStudent(config), StyleEncoder(config)
-    student.load_state_dict(state['student'])
+    resize_to(student, state['student'])    # one that is being pruned is smaller
     encoder.load_state_dict(state['encoder'])
     return student, encoder, {'steps': state['step'], **state['recipe']}
 
