@@ -22,7 +22,7 @@ from muon_ad.export import write_package
 from muon_ad.networks.detector import boxes
 from muon_ad.networks.detector import cells
 from muon_ad.networks.detector import DetectorNet
-from muon_ad.networks.detector import narrowed
+from muon_ad.networks.detector import for_classes
 from muon_ad.networks.detector import STRIDES
 from muon_ad.runtime.boxes import iou
 from muon_ad.runtime.detection import Detector
@@ -30,12 +30,15 @@ from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
 from muon_ad.train import detector as training
 from muon_ad.train.checkpoint import CHECKPOINT
-from muon_ad.train.detection_data import compose
-from muon_ad.train.detection_data import disturb
+from muon_ad.train.compose import compose
+from muon_ad.train.compose import disturb
 from muon_ad.train.detection_data import Library
 from muon_ad.train.detection_data import library
 from muon_ad.train.detection_data import Pool
 from muon_ad.train.detector_export import export_detector
+from muon_ad.train.detector_trainer import Lessons
+from muon_ad.train.detector_trainer import Recipe
+from muon_ad.train.detector_trainer import Trainer
 from muon_ad.train.images import DataError
 from muon_ad.train.imitation import feature_loss
 from muon_ad.train.imitation import imitation_losses
@@ -192,7 +195,7 @@ def test_scenes_depend_on_their_number_alone(source, teacher):
 
 
 def test_scenes_and_disturbances_are_images_that_vary(source):
-    scenes = [compose(np.random.default_rng(seed), source, 96, 64) for seed in range(40)]
+    scenes = [compose(np.random.default_rng(seed), source.draw, 96, 64)[0] for seed in range(40)]
     assert all(scene.shape == (64, 96, 3) and scene.dtype == np.uint8 for scene in scenes)
     changed = [disturb(np.random.default_rng(seed), scenes[0]) for seed in range(8)]
     assert all(scene.shape == (64, 96, 3) and scene.dtype == np.uint8 for scene in changed)
@@ -261,10 +264,10 @@ def test_feature_loss_ignores_scale_and_shift_but_not_the_pattern():
 @pytest.fixture
 def make_trainer(open_teacher, source):
     """A trainer that imitates features; by default of 90 steps by the curriculum."""
-    def make(**settings) -> training.Trainer:
+    def make(**settings) -> Trainer:
         settings = {'steps': 90, 'batch': 4, 'warm_up': 10, 'pool': 8, **settings}
-        recipe = training.Recipe(('red',), 32, SIZE, **settings)
-        return training.Trainer(recipe, open_teacher, source, source)
+        recipe = Recipe(('red',), 32, SIZE, **settings)
+        return Trainer(recipe, Lessons(open_teacher, source, source))
 
     return make
 
@@ -368,14 +371,15 @@ def test_output_has_a_row_for_each_cell():
     assert raw.shape == (2, len(cells(96, 64)[0]), 9)
 
 
-def test_a_narrowed_network_says_the_same_of_the_classes_kept():
+def test_a_network_for_other_classes_says_the_same_of_those_it_knows():
     torch.manual_seed(0)
     net = DetectorNet(4).eval()
     image = torch.rand(1, 3, 64, 64)
+    other = for_classes(net, 'abcd', 'dxb')
     with torch.no_grad():
-        torch.testing.assert_close(
-            narrowed(net, [3, 1])(image), net(image)[..., [0, 1, 2, 3, 4, 8, 6]]
-        )
+        was, now = net(image), other(image)
+    torch.testing.assert_close(now[..., [0, 1, 2, 3, 4, 5, 7]], was[..., [0, 1, 2, 3, 4, 8, 6]])
+    assert now[..., 6].sigmoid().max() < 0.1    # nothing is known of x
 
 
 def test_a_short_training_learns_what_the_teacher_sees(folder, package, tmp_path, capsys):
@@ -384,7 +388,7 @@ def test_a_short_training_learns_what_the_teacher_sees(folder, package, tmp_path
                         '--average', '0.98', '--holdout', '0.34', '--sizes', '96x64',
                         '--keep', 'red', '--name', 'squares')
     assert run(arguments) == 0
-    assert 'on 4 unseen pictures' in capsys.readouterr().out
+    assert 'against the teacher, 4 unseen pictures' in capsys.readouterr().out
     rows = list(csv.DictReader((out / 'log.csv').open()))
     assert [int(row['step']) for row in rows] == list(range(20, 241, 20))
     assert float(rows[-1]['loss']) < 0.5 * float(rows[0]['loss'])

@@ -146,13 +146,27 @@ def load_detector(path: Path) -> tuple[DetectorNet, tuple[str, ...]]:
     return net, classes
 
 
-def narrowed(net: DetectorNet, kept: list[int]) -> DetectorNet:
-    """Return a detector of the `kept` classes alone, in that order, in evaluation mode."""
-    state = {
-        name: value[kept] if name.startswith('label.') else value
-        for name, value in net.state_dict().items()
-    }
-    return resize_to(DetectorNet(len(kept)), state).eval()
+def for_classes(
+    net: DetectorNet, known: Sequence[str], wanted: Sequence[str],
+) -> DetectorNet:
+    """Return a detector of the `wanted` classes, in that order, in evaluation mode.
+
+    Classes that `net` knows (`known` are the names of its own) keep what it learnt of them, others
+    start afresh.
+    """
+    result = resize_to(DetectorNet(net.classes), net.state_dict())
+    result.classes = len(wanted)
+    fresh = DetectorNet(len(wanted)).label
+    for level, (old, new) in enumerate(zip(net.label, fresh, strict=True)):
+        inputs = old.in_channels
+        layer = nn.Conv2d(inputs, len(wanted), 1)
+        with torch.no_grad():
+            for row, name in enumerate(wanted):
+                source, index = (old, known.index(name)) if name in known else (new, row)
+                layer.weight[row] = source.weight[index, :inputs]
+                layer.bias[row] = source.bias[index]
+        result.label[level] = layer
+    return result.eval()
 
 
 class Exported(nn.Module):

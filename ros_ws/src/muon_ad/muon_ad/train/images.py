@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from tqdm import tqdm
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov')
 HELD_OUT = 8    # one picture of so many validates
+Picture = TypeVar('Picture')
 
 
 class DataError(ValueError):
@@ -79,14 +81,14 @@ def _scaled(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(image, size, interpolation=method)
 
 
-def hold_out(pictures: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def hold_out(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
     """Divide pictures into those to learn from and, of each eight, one to validate with.
 
     Raises DataError for fewer than two.
     """
     if len(pictures) < 2:
-        raise DataError(f'{len(pictures)} pictures; a curriculum needs 2 or more, to validate '
-                        'with some: give more, or --curriculum off')
+        raise DataError(f'{len(pictures)} pictures; some are to validate with, so 2 or more are '
+                        'needed: give more, or --curriculum off')
     held = set(range(HELD_OUT - 1, len(pictures), HELD_OUT)) or {len(pictures) - 1}
     return ([each for index, each in enumerate(pictures) if index not in held],
             [pictures[index] for index in sorted(held)])

@@ -1,4 +1,7 @@
-"""What a detector learns from its teacher's output: targets, their mirror image, losses."""
+"""What a detector learns from its teacher's output: targets, their mirror image, losses.
+
+Annotated pictures are learnt from in the same way (assignment.py).
+"""
 
 from dataclasses import dataclass
 
@@ -15,13 +18,15 @@ from muon_ad.networks.detector import STRIDES
 class Targets:
     """The teacher's view of a batch: boxes [B, N, 4], objectness [B, N], labels [B, N, C].
 
-    `features` [B, N, F] is what its head works on.
+    `features` [B, N, F] is what its head works on. `counted` [B, N], where given, is 0 where
+    objectness is not known.
     """
 
     boxes: Tensor
     objectness: Tensor
     labels: Tensor
     features: Tensor
+    counted: Tensor | None = None
 
 
 def imitation_losses(
@@ -38,7 +43,7 @@ def imitation_losses(
     total = targets.objectness.sum().clamp(min=1)
     found = boxes(raw, places, strides)[present]
     objectness = functional.binary_cross_entropy_with_logits(
-        raw[..., 4], targets.objectness, reduction='sum'
+        raw[..., 4], targets.objectness, weight=targets.counted, reduction='sum'
     )
     labels = functional.binary_cross_entropy_with_logits(
         raw[..., 5:][present], targets.labels[present], reduction='none'

@@ -131,3 +131,27 @@ class Teacher:
         ours = labels.max(axis=1) / np.maximum(raw[:, 5:].max(axis=1), 1e-6)
         boxes = np.clip(np.hstack([centre - half, centre + half]), -1000, 2000)
         return boxes, raw[:, 4] * ours, labels, features
+
+
+class Teachers:
+    """Several teachers as one, with the same classes and scenes.
+
+    What they say of a cell is averaged: objectness evenly, boxes and labels by how surely each
+    sees an object there. Their features stand side by side. `detector` is the first one's.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        self._teachers = tuple(teachers)
+        self.detector = self._teachers[0].detector
+        self.columns = self._teachers[0].columns
+        self.channels = sum(teacher.channels for teacher in self._teachers)
+
+    def label(self, scene: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return boxes, objectness, labels and features, as `Teacher.label` does."""
+        views = [teacher.label(scene) for teacher in self._teachers]
+        *seen, features = zip(*views, strict=True)
+        boxes, objectness, labels = map(np.stack, seen)
+        weights = (objectness + 1e-6)[..., None]
+        weights = weights / weights.sum(axis=0)
+        return ((boxes * weights).sum(axis=0), objectness.mean(axis=0),
+                (labels * weights).sum(axis=0), np.concatenate(features, axis=1))
