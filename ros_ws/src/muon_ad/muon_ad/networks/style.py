@@ -197,7 +197,7 @@ class StyleStudent(nn.Module):
         x = F.pixel_unshuffle(image * 2 - 1, STRIDE)
         x = self.body(F.relu(self.style(self.stem(x), style)), style)
         x = F.relu(self.fine_style(self.fine(x), style))
-        return _within_range(self.last(x) * 0.5 + 0.5)
+        return torch.sigmoid(self.last(x))
 
     def body(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """All that happens at quarter resolution: [N, C, H, W] -> the same shape."""
@@ -207,14 +207,6 @@ class StyleStudent(nn.Module):
         if self.attention is not None:
             x = self.attention(x, style)
         return final(x, style)
-
-
-def _within_range(x: torch.Tensor) -> torch.Tensor:
-    """Clamp to 0..1, with the gradient of the identity: what is too bright can become darker.
-
-    Not a sigmoid, since that needs finer steps of its input than INT8 has for grey levels.
-    """
-    return x + (x.clamp(0, 1) - x).detach()
 
 
 class StyleEncoder(nn.Module):

@@ -56,8 +56,6 @@ class ExportedStudent(nn.Module):
         stem.bias.data -= stem.weight.sum((1, 2, 3))
         stem.weight.data *= 2 / 255
         self.fine, self.last = _plain(student.fine), _plain(student.last)
-        self.last.weight.data *= 127.5
-        self.last.bias.data = (self.last.bias.data + 1) * 127.5
         _fill_up(self.last)
         places = student.fine_style
         places.scale, places.shift = places.scale.repeat(4), places.shift.repeat(4)
@@ -71,7 +69,7 @@ class ExportedStudent(nn.Module):
         x = student.body(F.relu(student.style(student.stem(x), style)), style)
         x = F.relu(student.fine_style(self.fine(x), style))
         x = _shuffled(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        x = (self.last(x).clamp(0, 255) + 0.5).to(torch.uint8)
+        x = (torch.sigmoid(self.last(x)) * 255 + 0.5).to(torch.uint8)
         return _shuffled(x.permute(0, 2, 3, 1)[..., :12])
 
 
