@@ -97,9 +97,9 @@ class StylePupil(training.Trainer):
         return F.l1_loss(network(photos, vectors), self.teacher(photos, vectors)).item()
 
     def _losses(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        with watched(self.student, tuple(TAPS)) as found:
+        with watched(self.student, TAPS) as found:
             losses = super()._losses(rng)
-        with torch.no_grad(), self._precision(), watched(self.teacher, tuple(TAPS)) as wanted:
+        with torch.no_grad(), self._precision(), watched(self.teacher, TAPS) as wanted:
             picture = self.teacher(*found.arguments)
         # Where blocks go instead of channels, all channels are left.
         kept = {layer: self.kept.get(group, slice(None)) for layer, group in TAPS.items()}
