@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -60,26 +61,47 @@ def run(args: argparse.Namespace) -> int:
     """Convert, print the report and write it; returns the exit status."""
     settings = Settings(args.precision, args.target, args.calibration, args.percentile,
                         tuple(args.keep), args.max_error)
-    if expanded(args.model).suffix == '.onnx':
-        if args.variants:
-            raise PrecisionError(f'variants {args.variants}: {args.model} is a file, which has '
-                                 'none; expected a package')
-        network = Network(expanded(args.model), read_frames(args.frames, args.count))
-        network.model       # a file that is none is told of before anything is written
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        _tell(convert(network, settings, args.out), args.report)
-        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        convert_all = _convert_file if _is_file(args.model) else _convert_package
+        convert_all(args, settings, Path(folder))
+    return 0
+
+
+def _is_file(name: str) -> bool:
+    return expanded(name).suffix == '.onnx'
+
+
+def _convert_file(args: argparse.Namespace, settings: Settings, scratch: Path) -> None:
+    if args.variants:
+        raise PrecisionError(f'variants {args.variants}: {args.model} is a file, which has none; '
+                             'expected a package')
+    network = Network(expanded(args.model), read_frames(args.frames, args.count))
+    made = scratch / args.out.name
+    report = convert(network, settings, made)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(args.out, made.read_bytes())
+    _tell(report, args.report)
+
+
+def _convert_package(args: argparse.Namespace, settings: Settings, scratch: Path) -> None:
+    """Convert first and write then, so that a failure leaves everything as it was."""
     package = load_package(find_package(args.model))
     chosen = _chosen(package, args.variants)
-    out = _copied(package, args.out)
+    if args.out.exists() and not args.out.samefile(package.folder):
+        raise PrecisionError(f'{args.out}: exists; expected a new folder, or the package itself')
     frames = read_frames(args.frames, args.count)
+    done = []
     for variants in _by_file(chosen):
         network = Network(variants[0].file, frames, package, variants[0])
-        path = out / f'{variants[0].file.stem}_{_suffix(settings)}.onnx'
-        report = convert(network, settings, path)
-        _record(out, variants, path, settings, report)
+        name = converted_name(network.path.stem, _suffix(settings))
+        done.append((variants, convert(network, settings, scratch / f'{name}.onnx')))
+    if not args.out.exists():
+        shutil.copytree(package.folder, args.out)
+    for variants, report in done:
+        data = (scratch / f'{report.name}.onnx').read_bytes()
+        write_whole(args.out / f'{report.name}.onnx', data)
+        _record(args.out, variants, settings, report)
         _tell(report, args.report / package.name)
-    return 0
 
 
 def _suffix(settings: Settings) -> str:
@@ -99,15 +121,6 @@ def _chosen(package: ModelPackage, names: list[str] | None) -> list[Variant]:
     return chosen
 
 
-def _copied(package: ModelPackage, out: Path) -> Path:
-    """Return the folder to add to: the package itself, or a copy of it at `out`."""
-    if out.exists() and not out.samefile(package.folder):
-        raise PrecisionError(f'{out}: exists; expected a new folder, or the package itself')
-    if not out.exists():
-        shutil.copytree(package.folder, out)
-    return out
-
-
 def _by_file(variants: list[Variant]) -> list[list[Variant]]:
     """Group variants that share a file, the smallest size first: one calibration serves all."""
     files: dict[Path, list[Variant]] = {}
@@ -117,10 +130,10 @@ def _by_file(variants: list[Variant]) -> list[list[Variant]]:
 
 
 def _record(
-    folder: Path, variants: list[Variant], path: Path, settings: Settings, report: Report
+    folder: Path, variants: list[Variant], settings: Settings, report: Report
 ) -> None:
     """Add the converted variants to `model.yaml`, each after the one it was made from."""
-    file = folder / 'model.yaml'
+    file, path = folder / 'model.yaml', folder / f'{report.name}.onnx'
     data: dict[str, Any] = read_document(file)
     names = {each.name: converted_name(each.name, _suffix(settings)) for each in variants}
     entries = {}

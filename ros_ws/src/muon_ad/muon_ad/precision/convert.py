@@ -21,8 +21,8 @@ from muon_ad.precision.rules import ASKED
 from muon_ad.precision.rules import make_plan
 from muon_ad.precision.rules import Plan
 from muon_ad.precision.rules import SENSITIVITY
-from muon_ad.precision.sensitivity import choose
 from muon_ad.precision.sensitivity import Choice
+from muon_ad.precision.sensitivity import choose
 from muon_ad.precision.timing import latencies_ms
 
 

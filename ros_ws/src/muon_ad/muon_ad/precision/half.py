@@ -16,7 +16,8 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     Norms and softmaxes stay in FP32: they sum squares or exponentials, which FP16 ends at 65504.
     """
     result = convert_float_to_float16(
-        copy.deepcopy(model), keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *SENSITIVE]
+        copy.deepcopy(model), keep_io_types=True,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *SENSITIVE],
     )
     replace(result, ())      # the casts were appended where nothing can read them
     onnx.checker.check_model(result)

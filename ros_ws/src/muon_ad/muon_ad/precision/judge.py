@@ -68,7 +68,7 @@ class NumberJudge:
 
     original: Path
     feeds: Sequence[Feeds]
-    unit: str = 'of the outputs\' root mean square'
+    unit: str = "of the outputs' root mean square"
 
     def __post_init__(self) -> None:
         self._expected = _outputs(self.original, self.feeds)

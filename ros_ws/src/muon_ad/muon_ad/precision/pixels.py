@@ -95,7 +95,7 @@ def sigmoid_inputs(graph: Graph, pixels: Pixels | None) -> list[str]:
 def bytes_in(model: onnx.ModelProto, pixels: Pixels) -> None:
     """Let the layers of a quantised model read the frame's bytes, in place."""
     graph = Graph(model)
-    quantise = next(node for node in graph.users[pixels.tensor] if node.op_type == 'QuantizeLinear')
+    quantise = graph.users[pixels.tensor][0]
     chain, name = [], pixels.tensor
     while name != pixels.cast:
         chain.append(graph.maker[name])

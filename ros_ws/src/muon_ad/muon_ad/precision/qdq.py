@@ -1,4 +1,4 @@
-"""Static INT8: QuantizeLinear and DequantizeLinear around what the plan names (ONNX's QDQ form)."""
+"""Static INT8 in ONNX's QDQ form: QuantizeLinear, DequantizeLinear around what a plan names."""
 
 import copy
 

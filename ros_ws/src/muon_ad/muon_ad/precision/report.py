@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from muon_ad.chart import bar_chart
-from muon_ad.precision.layers import LayerError
-from muon_ad.precision.sensitivity import Choice
 from muon_ad.paths import write_whole
 from muon_ad.picture_files import write_picture
+from muon_ad.precision.layers import LayerError
+from muon_ad.precision.sensitivity import Choice
 
 
 @dataclass

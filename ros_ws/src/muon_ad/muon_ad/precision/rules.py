@@ -90,10 +90,8 @@ def by_rule(graph: Graph, pixels: str | None) -> dict[str, str]:
             kept[node.name] = PRODUCT
         elif _modulates(graph, node):
             kept[node.name] = MODULATION
-        elif node.op_type in LAYERS and node.input[1] in graph.constants:
-            if not _feeds_a_layer(graph, node, pixels):
-                kept[node.name] = HEAD
-    return kept
+    return kept | {node.name: HEAD for node in layers(graph)
+                   if not _feeds_a_layer(graph, node, pixels)}
 
 
 def _modulates(graph: Graph, node: onnx.NodeProto) -> bool:
