@@ -14,6 +14,8 @@ from muon_ad.precision.calibration import Feeds
 from muon_ad.precision.graph import Graph
 from muon_ad.precision.rules import layers
 
+MOST_DB = 120.0     # what float32 itself is good for; also of equal outputs
+
 
 @dataclass(frozen=True)
 class LayerError:
@@ -49,9 +51,15 @@ def layer_errors(
     return [
         LayerError(
             node.name, node.op_type, int(graph.value(node.input[1]).size),
-            10 * float(np.log10(max(signal[node.name], 1e-30) / max(noise[node.name], 1e-30))),
+            _decibels(signal[node.name], noise[node.name]),
         ) for node in found
     ]
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise <= signal * 10 ** (-MOST_DB / 10):
+        return MOST_DB
+    return 10 * float(np.log10(max(signal, 1e-30) / noise))
 
 
 def _output(graph: Graph, other: Graph, node: onnx.NodeProto) -> tuple[str, str]:

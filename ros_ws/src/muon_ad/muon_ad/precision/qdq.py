@@ -10,6 +10,7 @@ from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.calibrate import TensorsData
 
 from muon_ad.precision.graph import Graph
+from muon_ad.precision.graph import replace
 from muon_ad.precision.modulation import fold_modulation
 from muon_ad.precision.pixels import bytes_in
 from muon_ad.precision.pixels import bytes_out
@@ -59,6 +60,7 @@ def finish(
         bytes_in(result, pixels_in)
     if pixels_out is not None:
         bytes_out(result, pixels_out)
+    replace(result, ())     # the quantiser appends nodes in any order
     onnx.checker.check_model(result)
     return result
 
