@@ -94,9 +94,9 @@ def _steered(b: Builder, x: str, layer: int) -> str:
 def plain_network(path: Path, damaged: str = '') -> Path:
     """Four convolutions with ReLU, of which the last leaves the network.
 
-    In the layer `damaged`, one input channel's ReLU output is a thousand times the others', which
-    a scale for the whole tensor cannot bear; the weights make up for it, so that in float nothing
-    is changed.
+    In the layer `damaged`, the weights of one input channel are a hundred times the others', which
+    the scale of an output channel cannot bear; its input is as much smaller, so that in float
+    nothing is changed.
     """
     b = Builder()
     x = b.pixels()
@@ -113,8 +113,8 @@ def plain_network(path: Path, damaged: str = '') -> Path:
 
 def _damage(b: Builder, before: str, layer: str) -> None:
     values = {each.name: each for each in b.constants}
-    for name, axis, factor in ((f'{before}.w', 0, 1e3), (f'{before}.b', 0, 1e3),
-                               (f'{layer}.w', 1, 1e-3)):
+    for name, axis, factor in ((f'{before}.w', 0, 0.01), (f'{before}.b', 0, 0.01),
+                               (f'{layer}.w', 1, 100.0)):
         value = numpy_helper.to_array(values[name]).copy()
         value[(slice(None),) * axis + (0,)] *= factor
         values[name].CopyFrom(numpy_helper.from_array(value, name))

@@ -39,7 +39,7 @@ def values(model, feeds):
 
 
 def span(model, feeds, *method):
-    return [float(value) for value in calibrate(model, feeds, *method)[TENSOR].range_value]
+    return [np.asarray(value).item() for value in calibrate(model, feeds, *method)[TENSOR].range_value]
 
 
 def test_minmax_is_the_whole_range(model, feeds, values):
