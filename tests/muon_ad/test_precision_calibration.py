@@ -39,7 +39,8 @@ def values(model, feeds):
 
 
 def span(model, feeds, *method):
-    return [np.asarray(value).item() for value in calibrate(model, feeds, *method)[TENSOR].range_value]
+    found = calibrate(model, feeds, *method)[TENSOR].range_value
+    return [np.asarray(value).item() for value in found]
 
 
 def test_minmax_is_the_whole_range(model, feeds, values):
