@@ -13,6 +13,10 @@ from onnxruntime.quantization import quant_pre_process
 
 from muon_ad.precision.error import PrecisionError
 
+# Operators that move numbers about and change none.
+MOVERS = ('Transpose', 'Reshape', 'Slice', 'Concat', 'Unsqueeze', 'Squeeze', 'Flatten',
+          'DepthToSpace', 'SpaceToDepth')
+
 
 class Graph:
     """An index over a model's graph. It is not kept up to date: make a new one after a change."""
@@ -32,6 +36,21 @@ class Graph:
         """Return the inputs of a node that are not constant."""
         return [name for name in node.input if name and name not in self.constants]
 
+    def moved_from(self, name: str) -> tuple[str, list[onnx.NodeProto]]:
+        """Return the tensor whose numbers, moved about, a tensor holds, and the nodes that do so.
+
+        What is put together from several tensors is moved from none of them.
+        """
+        node = self.maker.get(name)
+        if node is None or node.op_type not in MOVERS:
+            return name, []
+        parts = [self.moved_from(each) for each in data_inputs(node)]
+        sources = {source for source, _ in parts}
+        if len(sources) > 1:
+            return name, []
+        nodes = {each.name: each for _, above in parts for each in above}
+        return sources.pop(), [*nodes.values(), node]
+
     def value(self, name: str) -> np.ndarray:
         """Return a constant. Raises KeyError where the tensor is none."""
         return numpy_helper.to_array(self.constants[name])
@@ -40,6 +59,11 @@ class Graph:
         """Return the one node that reads a tensor; None for another number, or a graph output."""
         users = self.users.get(name, [])
         return users[0] if len(users) == 1 and name not in self.results else None
+
+
+def data_inputs(node: onnx.NodeProto) -> list[str]:
+    """Return the inputs that hold the numbers; the others say where to, or by how much."""
+    return list(node.input) if node.op_type in ('Add', 'Concat') else list(node.input[:1])
 
 
 def prepared(path: Path) -> onnx.ModelProto:

@@ -15,10 +15,10 @@ from onnx import numpy_helper
 from onnx import TensorProto
 
 from muon_ad.precision.graph import Graph
+from muon_ad.precision.graph import MOVERS
 from muon_ad.precision.graph import replace
-from muon_ad.precision.rules import LAYERS
+from muon_ad.precision.rules import layers
 
-MOVERS = ('Transpose', 'Reshape', 'Slice', 'Unsqueeze', 'Squeeze', 'DepthToSpace', 'SpaceToDepth')
 AFFINE = ('Mul', 'Div', 'Add', 'Sub')
 # Beyond it a sigmoid is within half a grey level of black or white.
 SIGMOID_END = float(np.log(2 * 255 - 1))
@@ -39,40 +39,48 @@ class Pixels:
 
 def pixel_input(graph: Graph) -> Pixels | None:
     """Return the tensor that a first layer reads pixels from; None where there is none."""
-    for node in graph.nodes:
-        if _casts(node, TensorProto.FLOAT) and _is_uint8(graph, node.input[0]):
-            found = _follow(graph, node)
-            if found is not None:
-                return found
+    for layer in layers(graph):
+        tensor, movers = graph.moved_from(layer.input[0])
+        found = _made_of_bytes(graph, tensor)
+        if found is not None and _read_by(graph, tensor, {*(n.name for n in movers), layer.name}):
+            return found
     return None
 
 
-def _follow(graph: Graph, cast: onnx.NodeProto) -> Pixels | None:
-    name, factor, offset = cast.output[0], 1.0, 0.0
-    while (user := graph.only_user(name)) is not None and user.input[0] == name:
-        if user.op_type in LAYERS:
+def _made_of_bytes(graph: Graph, tensor: str) -> Pixels | None:
+    """Return the pixels that a tensor is an affine function of."""
+    name, factor, offset = tensor, 1.0, 0.0
+    while (node := graph.maker.get(name)) is not None:
+        if name != tensor and graph.only_user(name) is None:
+            return None     # another reader needs the floats
+        if _casts(node, TensorProto.FLOAT) and _is_uint8(graph, node.input[0]):
             sensible = factor > 0 and 0 <= round(-offset / factor) <= 255
-            return Pixels(name, cast.input[0], factor, -offset / factor) if sensible else None
-        if user.op_type in AFFINE:
-            number = _scalar(graph, user.input[1])
+            return Pixels(tensor, node.input[0], factor, -offset / factor) if sensible else None
+        if node.op_type in AFFINE:
+            number = _scalar(graph, node.input[1])
             if number is None:
                 return None
-            factor, offset = _applied(user.op_type, number, factor, offset)
-        elif user.op_type not in MOVERS:
+            factor, offset = _composed(node.op_type, number, factor, offset)
+        elif node.op_type not in MOVERS or node.op_type == 'Concat':
             return None
-        name = user.output[0]
+        name = node.input[0]
     return None
+
+
+def _read_by(graph: Graph, tensor: str, names: set[str]) -> bool:
+    """Whether all readers of a tensor are among the nodes of these names."""
+    return {user.name for user in graph.users.get(tensor, ())} <= names
 
 
 def pixel_output(graph: Graph) -> Pixels | None:
-    """Return the tensor that pixels are made of by `Cast(scale * x + 0.5)`; None without one."""
+    """Return the tensor that pixels are made of by `Cast([scale *] x + 0.5)`; None without one."""
     for cast in graph.nodes:
-        if not _casts(cast, TensorProto.UINT8):
+        add = graph.maker.get(cast.input[0]) if _casts(cast, TensorProto.UINT8) else None
+        if add is None or add.op_type != 'Add' or _scalar(graph, add.input[1]) != 0.5:
             continue
-        add = graph.maker.get(cast.input[0])
-        mul = graph.maker.get(add.input[0]) if add is not None and add.op_type == 'Add' else None
-        if mul is None or mul.op_type != 'Mul' or _scalar(graph, add.input[1]) != 0.5:
-            continue
+        mul = graph.maker.get(add.input[0])
+        if mul is None or mul.op_type != 'Mul':
+            return Pixels(add.input[0], cast.output[0], 1.0, 0.0)
         factor = _scalar(graph, mul.input[1])
         if factor:
             return Pixels(mul.input[0], cast.output[0], 1 / factor, 0.0)
@@ -116,7 +124,9 @@ def bytes_out(model: onnx.ModelProto, pixels: Pixels) -> None:
     """Make the pixels by a QuantizeLinear, in place: the picture is rounded and bounded by it."""
     graph = Graph(model)
     cast = graph.maker[pixels.cast]
-    affine = graph.maker[graph.maker[cast.input[0]].input[0]]
+    add = graph.maker[cast.input[0]]
+    before = graph.maker.get(add.input[0])
+    affine = before if before is not None and before.op_type == 'Mul' else add
     source = graph.maker.get(affine.input[0])
     if source is not None and source.op_type == 'DequantizeLinear':
         # It is quantised already, with the scale of pixels.
@@ -161,9 +171,11 @@ def _scalar(graph: Graph, name: str) -> float | None:
     return float(graph.value(name).item())
 
 
-def _applied(kind: str, number: float, factor: float, offset: float) -> tuple[float, float]:
+def _composed(kind: str, number: float, factor: float, offset: float) -> tuple[float, float]:
+    """Return factor and offset as a function of the input of an affine node, given its output's.
+    """
     if kind == 'Mul':
-        return factor * number, offset * number
+        return factor * number, offset
     if kind == 'Div':
-        return factor / number, offset / number
-    return factor, offset + (number if kind == 'Add' else -number)
+        return factor / number, offset
+    return factor, offset + factor * (number if kind == 'Add' else -number)

@@ -10,6 +10,7 @@ from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.calibrate import TensorsData
 
 from muon_ad.precision.graph import Graph
+from muon_ad.precision.graph import MOVERS
 from muon_ad.precision.graph import replace
 from muon_ad.precision.modulation import fold_modulation
 from muon_ad.precision.pixels import bytes_in
@@ -35,12 +36,16 @@ def quantise(
 ) -> onnx.ModelProto:
     """Return a quantised copy of a prepared model: weights per channel, activations per tensor."""
     for_cpu = target == 'cpu'
+    graph = Graph(model)
+    # The nodes are named, so each of them is meant, whatever is before it.
+    options: dict[str, object] = {'ForceQuantizeNoInputCheck': True}
     if for_cpu:
-        ranges = _bounded(ranges, sigmoid_inputs(Graph(model), pixels_out))
-        options = {'TensorQuantOverrides': _overrides(pixels_in, pixels_out)}
+        ranges = _bounded(ranges, sigmoid_inputs(graph, pixels_out))
+        options['TensorQuantOverrides'] = _overrides(graph, plan, pixels_in, pixels_out)
     else:
-        options = {'ActivationSymmetric': True, 'WeightSymmetric': True, 'QuantizeBias': False,
-                   'AddQDQPairToWeight': True}
+        options |= {'ActivationSymmetric': True, 'WeightSymmetric': True, 'QuantizeBias': False,
+                    'AddQDQPairToWeight': True}
+    ranges = _same_when_moved(ranges, graph, plan)
     quantizer = QDQQuantizer(
         copy.deepcopy(model), True, for_cpu, QuantType.QInt8,
         QuantType.QUInt8 if for_cpu else QuantType.QInt8,
@@ -60,9 +65,19 @@ def finish(
         bytes_in(result, pixels_in)
     if pixels_out is not None:
         bytes_out(result, pixels_out)
+    _shapes_of_bytes(result)
     replace(result, ())     # the quantiser appends nodes in any order
     onnx.checker.check_model(result)
     return result
+
+
+def _shapes_of_bytes(model: onnx.ModelProto) -> None:
+    """Let a shape be that of the 8-bit tensor: no float one is made for it, in place."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        source = graph.maker.get(node.input[0]) if node.op_type == 'Shape' else None
+        if source is not None and source.op_type == 'DequantizeLinear':
+            node.input[0] = source.input[0]
 
 
 def _quantises(model: onnx.ModelProto, tensor: str) -> bool:
@@ -72,7 +87,7 @@ def _quantises(model: onnx.ModelProto, tensor: str) -> bool:
 
 
 def _overrides(
-    pixels_in: Pixels | None, pixels_out: Pixels | None
+    graph: Graph, plan: Plan, pixels_in: Pixels | None, pixels_out: Pixels | None
 ) -> dict[str, list[dict]]:
     """Return the scales that are known without calibration: those of pixels."""
     known = {}
@@ -82,7 +97,24 @@ def _overrides(
             'zero_point': np.array(round(pixels.zero), np.uint8),
             'quant_type': QuantType.QUInt8,
         }]
-    return known
+    return known | {name: known[source] for name, source in _moved(graph, plan).items()
+                    if source in known}
+
+
+def _moved(graph: Graph, plan: Plan) -> dict[str, str]:
+    """Return for each tensor that is moved about in 8 bits the one it is moved from."""
+    return {node.output[0]: graph.moved_from(node.output[0])[0] for node in graph.nodes
+            if node.name in plan.nodes and node.op_type in MOVERS}
+
+
+def _same_when_moved(ranges: TensorsData, graph: Graph, plan: Plan) -> TensorsData:
+    """Return the ranges with equal ones for equal numbers, so that moving needs no rounding."""
+    result = copy.copy(ranges)
+    result.data = dict(ranges.data)
+    for name, source in _moved(graph, plan).items():
+        if source in result.data:
+            result.data[name] = result.data[source]
+    return result
 
 
 def _bounded(ranges: TensorsData, tensors: list[str]) -> TensorsData:

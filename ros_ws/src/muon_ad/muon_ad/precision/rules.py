@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import onnx
 
 from muon_ad.precision.error import PrecisionError
+from muon_ad.precision.graph import data_inputs
 from muon_ad.precision.graph import Graph
+from muon_ad.precision.graph import MOVERS
 
 LAYERS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 # Exact or nearly so in 8 bits.
 FOLLOWERS = (
-    'Relu', 'Clip', 'Sigmoid', 'Add', 'Concat', 'MaxPool', 'AveragePool', 'Resize', 'Reshape',
-    'Transpose', 'Slice', 'Split', 'Squeeze', 'Unsqueeze', 'Flatten', 'DepthToSpace',
+    *MOVERS, 'Relu', 'Clip', 'Sigmoid', 'Add', 'MaxPool', 'AveragePool', 'Resize', 'Split',
 )
 NORMS = (
     'InstanceNormalization', 'LayerNormalization', 'GroupNormalization', 'BatchNormalization',
@@ -132,22 +133,18 @@ def _feeds_a_layer(graph: Graph, node: onnx.NodeProto, pixels: str | None) -> bo
 def _followers(
     graph: Graph, chosen: list[onnx.NodeProto], pixels: str | None
 ) -> set[str]:
-    """Return the names of nodes between quantised layers that can go along in 8 bits."""
-    wanted = {node.input[0] for node in chosen} | ({pixels} if pixels else set())
-    eight = {node.output[0] for node in chosen} | {node.input[0] for node in chosen}
+    """Return the names of nodes before and between quantised layers that go along in 8 bits."""
+    sources = [graph.moved_from(node.input[0]) for node in chosen]
+    wanted = {source for source, _ in sources} | ({pixels} if pixels else set())
+    eight = {node.output[0] for node in chosen} | {source for source, _ in sources}
+    needed = {node.name for _, movers in sources for node in movers}
     reached = []
     for node in graph.nodes:
-        if node.op_type in FOLLOWERS and set(_data(node)) <= eight:
+        if node.op_type in FOLLOWERS and set(data_inputs(node)) <= eight:
             reached.append(node)
             eight.update(node.output)
-    needed = set()
     for node in reversed(reached):
         if wanted & set(node.output):
             needed.add(node.name)
-            wanted.update(_data(node))
+            wanted.update(data_inputs(node))
     return needed
-
-
-def _data(node: onnx.NodeProto) -> list[str]:
-    """Return the inputs that hold the numbers; the others say where to, or by how much."""
-    return list(node.input) if node.op_type in ('Add', 'Concat') else list(node.input[:1])
