@@ -29,15 +29,30 @@ class Builder:
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
-    def conv(self, x: str, name: str, inputs: int, outputs: int, spread: float = 1.0) -> str:
+    def bordered(self, x: str, name: str) -> str:
+        """The tensor with its border repeated, by slices and concatenations."""
+        for axis in (2, 3):
+            ends = [self.node('Slice', [x, *(
+                self.constant(f'{name}.{part}{axis}{at}', np.array([value], np.int64))
+                for part, value in (('from', at), ('to', at + 1 or 2 ** 62), ('axis', axis))
+            )], f'{name}.end{axis}{at}') for at in (0, -1)]
+            x = self.node('Concat', [ends[0], x, ends[1]], f'{name}.wide{axis}', axis=axis)
+        return x
+
+    def conv(
+        self, x: str, name: str, inputs: int, outputs: int, spread: float = 1.0,
+        border: bool = False,
+    ) -> str:
         """A 3x3 convolution; the scales of its output channels spread by a factor."""
+        if border:
+            x = self.bordered(x, name)
         weight = self.random.normal(0, 1 / (3 * inputs ** 0.5), (outputs, inputs, 3, 3))
         weight *= np.geomspace(1, spread, outputs)[:, None, None, None]
         bias = self.random.normal(0, 0.1, outputs)
         return self.node('Conv', [
             x, self.constant(f'{name}.w', weight.astype(np.float32)),
             self.constant(f'{name}.b', bias.astype(np.float32)),
-        ], name, pads=[1, 1, 1, 1])
+        ], name, pads=[0 if border else 1] * 4)
 
     def pixels(self, image: str = 'image') -> str:
         """The frame as float [1, 3, H, W] of which 128 is zero."""
@@ -67,11 +82,11 @@ class Builder:
         return path
 
 
-def style_network(path: Path, spread: float = 1.0) -> Path:
+def style_network(path: Path, spread: float = 1.0, border: bool = False) -> Path:
     """Stem and inner layer steered by a style, a residual block, and a picture."""
     b = Builder()
-    x = _steered(b, b.conv(b.pixels(), 'stem', 3, CHANNELS), 0)
-    y = _steered(b, b.conv(x, 'inner', CHANNELS, CHANNELS, spread), 1)
+    x = _steered(b, b.conv(b.pixels(), 'stem', 3, CHANNELS, border=border), 0)
+    y = _steered(b, b.conv(x, 'inner', CHANNELS, CHANNELS, spread, border), 1)
     y = b.node('Add', [x, b.conv(y, 'outer', CHANNELS, CHANNELS)], 'sum')
     b.picture(b.conv(y, 'last', CHANNELS, 3))
     return b.save(path, {'image': (UINT8, [1, 'h', 'w', 3]), 'style': (FLOAT, [1, 4 * CHANNELS])},
