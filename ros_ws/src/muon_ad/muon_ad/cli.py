@@ -14,6 +14,8 @@ COMMANDS = {
     'train detector': ('muon_ad.train.detector', 'train the object detector'),
     'evaluate style': ('muon_ad.metrics.style_report', 'judge a style package on photographs'),
     'export style': ('muon_ad.train.style_export', 'turn a checkpoint into a style package'),
+    'export tensorrt': ('muon_ad.deploy.tensorrt', "print TensorRT's build command and options"),
+    'export dla': ('muon_ad.deploy.dla', 'tell which layers a DLA runs, and which fall back'),
     'styles draw': ('muon_ad.styles.draw', 'draw the built-in style images anew'),
     'models list': ('muon_ad.models', 'show the model packages in a folder, and check them'),
     'replay': ('muon_ad.replay.command', 'run networks over a bag; record, compare'),
