@@ -35,8 +35,8 @@ def graph(tmp_path, nodes, outputs, weights=None, shape=(1, 8, 32, 32), kind=Ten
 def reason(tmp_path, operator, weights=None, shape=(1, 8, 32, 32), precision='fp16', **attributes):
     names = list(weights or {})
     node = helper.make_node(operator, ['x', *names], ['y'], name='it', **attributes)
-    layer, = graph(tmp_path, [node], ['y'], weights, shape)
-    assert layer.operator == operator
+    # ONNX Runtime may write an operator as several, as it does with HardSwish.
+    layer = graph(tmp_path, [node], ['y'], weights, shape)[0]
     return why_not(layer, precision)
 
 
@@ -58,7 +58,7 @@ def test_convolutions(tmp_path, weights, attributes, expected):
 
 @pytest.mark.parametrize('weights, attributes, expected', [
     (kernel(8, 4, 2, 2), {'strides': [2, 2]}, ''),
-    (kernel(8, 4, 4, 4), {'strides': [2, 2], 'pads': [1, 1, 1, 1]}, 'a transposed convolution with'),
+    (kernel(8, 4, 4, 4), {'strides': [2, 2], 'pads': [1] * 4}, 'a transposed convolution with'),
     (kernel(8, 1, 2, 2), {'strides': [2, 2], 'group': 8}, 'groups [8]; expected 1 to 1'),
     (kernel(8, 4, 24, 24), {'strides': [23, 23]}, 'kernel [24, 24] with stride'),
     (kernel(8, 4, 64, 1), {'strides': [1, 1]}, ''),
@@ -140,7 +140,8 @@ def test_broadcasts_between_computed_tensors(tmp_path):
     ]
     layers = {layer.name: layer for layer in graph(tmp_path, nodes, ['y', 'z'])}
     assert why_not(layers['good'], 'fp16') == ''
-    assert why_not(layers['bad'], 'fp16').startswith('broadcast of [(1, 8, 32, 32), (1, 8, 1, 32)]')
+    why = why_not(layers['bad'], 'fp16')
+    assert why.startswith('broadcast of [(1, 8, 32, 32), (1, 8, 1, 32)]')
 
 
 def test_slices_exist_in_fp16_only_and_products_need_constants(tmp_path):
@@ -153,7 +154,7 @@ def test_slices_exist_in_fp16_only_and_products_need_constants(tmp_path):
 
 
 def test_an_unlisted_operator_falls_back(tmp_path):
-    assert 'not among' in reason(tmp_path, 'Mish'.replace('Mish', 'Selu'))
+    assert 'not among' in reason(tmp_path, 'Selu')
 
 
 def chain(*operators):
@@ -199,7 +200,8 @@ def test_quantised_pairs_are_folded_and_the_weight_is_still_constant(tmp_path):
     weights = {'s': np.float32(0.1).reshape(()), 'z': np.int8(0).reshape(()),
                'w': np.ones((4, 8, 3, 3), np.int8)}
     placement = place(graph(tmp_path, nodes, ['y'], weights), 'int8')
-    assert [(p.layer.operator, p.loadable, p.reason) for p in placement.layers] == [('Conv', 0, '')]
+    placed, = placement.layers
+    assert (placed.layer.operator, placed.loadable, placed.reason) == ('Conv', 0, '')
     assert placement.share == 1.0
 
 
@@ -221,7 +223,7 @@ def test_the_shipped_detector_is_one_loadable(capsys):
     assert {'Cast', 'Transpose'} <= said['fall_back'].keys() and 'Conv' not in said['fall_back']
     assert len(said['placement']) == said['layers'] == said['on_dla'] + said['on_gpu']
     assert main(['export', 'dla', folder]) == 0
-    assert 'in 1 loadables' in ' '.join(capsys.readouterr().out.split())
+    assert 'loadables: 1 (a core holds 16)' in ' '.join(capsys.readouterr().out.split())
 
 
 def test_more_loadables_than_a_core_holds_is_an_error(tmp_path, capsys):

@@ -59,20 +59,22 @@ def compare(
 
 
 def check(
-    module: nn.Module, path: Path, feeds: Sequence[Mapping[str, np.ndarray]], tolerance: float,
+    module: nn.Module, path: Path, feeds: Sequence[Mapping[str, np.ndarray]], *,
+    greatest: float | None = None, mean: float | None = None,
 ) -> list[Difference]:
-    """Return `compare`'s differences. Raises DisagreementError where one exceeds the tolerance.
+    """Return `compare`'s differences. Raises DisagreementError where one exceeds its limit.
 
-    `tolerance` is that of `Difference.greatest`, in units of the output.
+    The limits are those of `Difference.greatest` and `Difference.mean`, in units of the output.
     """
     differences = compare(module, path, feeds)
     for difference in differences:
-        if difference.greatest > tolerance:
-            raise DisagreementError(
-                f'{path}: output {difference.output} differs from torch by up to '
-                f'{difference.greatest:.4g} ({difference.relative:.2%} of its range); expected at '
-                f'most {tolerance:g}'
-            )
+        for name, limit in (('greatest', greatest), ('mean', mean)):
+            found = getattr(difference, name)
+            if limit is not None and found > limit:
+                raise DisagreementError(
+                    f'{path}: the {name} difference of output {difference.output} from torch is '
+                    f'{found:.4g}; expected at most {limit:g}'
+                )
     return differences
 
 

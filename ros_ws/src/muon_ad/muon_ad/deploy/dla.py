@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -162,6 +161,6 @@ def _show(placement: Placement, title: str, everything: bool) -> None:
     if table.row_count:
         console.print(table)
     figures = placement.summary()
-    console.print('{on_dla} of {layers} layers and {share:.1%} of the operations run on the DLA, '
-                  'in {loadables} loadables (a core holds {loadables_allowed}), with {transitions} '
-                  'transitions'.format(share=placement.share, **figures))
+    console.print('{on_dla} of {layers} layers and {share:.1%} of the operations run on the DLA; '
+                  'loadables: {loadables} (a core holds {loadables_allowed}), transitions: '
+                  '{transitions}'.format(share=placement.share, **figures))

@@ -3,7 +3,8 @@
 The rules are NVIDIA's, as of TensorRT 10 (JetPack 6):
 - "DLA Supported Layers and Restrictions" of the TensorRT documentation
   (docs.nvidia.com/deeplearning/tensorrt, inference library);
-- "Supported ONNX Operators on Orin DLA" (NVIDIA/Deep-Learning-Accelerator-SW, operators/README.md).
+- "Supported ONNX Operators on Orin DLA" (NVIDIA/Deep-Learning-Accelerator-SW on GitHub,
+  operators/README.md).
 
 Two things need the compiler and are not judged: whether one kernel's weights fit the convolution
 buffer (16 banks), and whether the scales of INT8 tensors that are joined agree.
@@ -113,7 +114,7 @@ def _deconvolution(layer: Layer, precision: str) -> str:
     strides = list(layer.attributes.get('strides', [1, 1]))
     if any(layer.attributes.get('pads', [0])) or any(layer.attributes.get('output_padding', [0])):
         return 'a transposed convolution with padding; expected none'
-    if kernel[0] == kernel[1] and 23 <= kernel[0] and 23 <= max(strides):
+    if kernel[0] == kernel[1] and kernel[0] >= 23 and max(strides) >= 23:
         return f'kernel {kernel} with stride {strides}: TensorRT keeps those off the DLA'
     long = sorted(kernel)[0] == 1 and sorted(kernel)[1] in (64, 96, 128)
     return _first(
@@ -176,7 +177,7 @@ def _elementwise(layer: Layer, precision: str) -> str:
         return f'broadcast of {shapes}; expected equal shapes, or height and width of 1'
     for value in layer.inputs:
         if value.constant is not None and not _scales(value, full):
-            return f'a constant of shape {list(value.shape)}; expected one number, or one a channel'
+            return f'a constant of shape {list(value.shape)}; expected a number for each channel'
     return ''
 
 

@@ -127,7 +127,8 @@ def _fold(path: Path, folded: Path, sizes: Mapping[str, int]) -> None:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folded)
-    options.log_severity_level = 3      # that a saved model may suit this machine only: basic ones do
+    # Not the warning that a saved model suits this machine alone: with basic changes it does not.
+    options.log_severity_level = 3
     for name, number in sizes.items():
         options.add_free_dimension_override_by_name(name, number)
     try:

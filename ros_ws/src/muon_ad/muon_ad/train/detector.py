@@ -58,6 +58,7 @@ from muon_ad.train.imitation import Targets
 from muon_ad.train.loop import check_finite
 from muon_ad.train.loop import learn
 from muon_ad.train.optimizers import network_optimizer
+from muon_ad.train.teacher import make_teacher
 from muon_ad.train.teacher import Teacher
 from muon_ad.train.teacher import teacher_package
 
@@ -106,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='learn from so many frames of the built-in rendered scene as well')
     parser.add_argument('--frames', type=int, default=93, help='frames to take of a video')
     parser.add_argument('--teacher', type=Path, required=True, metavar='PATH',
-                        help='detector in YOLOX format: a model package, or an ONNX file as its '
+                        help='detector: a model package, or an ONNX file in YOLOX format as its '
                         'authors export it')
     parser.add_argument('--classes', default=CLASSES, help='comma-separated, known to the teacher')
     parser.add_argument('--out', type=Path, required=True, metavar='FOLDER',
@@ -138,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         rate=RATES[args.optimizer] if args.rate is None else args.rate,
         curriculum=args.curriculum == 'on',
     )
-    teacher = Teacher(
+    teacher = make_teacher(
         teacher_package(args.teacher), classes, recipe.width, recipe.height, recipe.mimic > 0
     )
     pictures, unseen = _pictures(args)
