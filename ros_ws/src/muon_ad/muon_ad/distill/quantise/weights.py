@@ -2,7 +2,7 @@
 
 Weights are most of such a network's memory; activations stay in floating point, and no speed is
 gained. The first and the last convolution and the embedding of time, which are small and which
-everything passes through, stay as they are, as do normalisations and biases.
+everything passes through, stay as they are, as do depthwise layers, normalisations and biases.
 """
 
 import json
@@ -66,9 +66,9 @@ def quantise(
     integer_range(bits)
     if group < 2:
         raise ValueError(f'group is {group}; expected 2 or more inputs')
-    layers = dict(_layers(network))
+    layers = dict(layers_of(network))
     before = _bytes(network)
-    chosen = {name: layer for name, layer in layers.items() if not _is_kept(name)}
+    chosen = {name: layer for name, layer in layers.items() if not is_kept(name, layer)}
     seen: dict[str, InputStatistics] = {}
     if calibrate is not None:
         with _watched(chosen) as seen, torch.no_grad():
@@ -80,14 +80,16 @@ def quantise(
                   before, sum(tensor.nbytes for tensor in _flattened(network)[0].values()))
 
 
-def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+def layers_of(network: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+    """Yield the layers that have weights to quantise, with their names."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             yield name, module
 
 
-def _is_kept(name: str) -> bool:
-    return name.split('.')[0] in KEPT
+def is_kept(name: str, layer: nn.Linear | nn.Conv2d) -> bool:
+    """Whether a layer stays in floating point: by its place, or as depthwise, which is small."""
+    return name.split('.')[0] in KEPT or layer.weight.shape[1] < 2
 
 
 def _bytes(network: nn.Module) -> int:
