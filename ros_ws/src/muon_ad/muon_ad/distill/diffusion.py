@@ -69,6 +69,11 @@ class DiffusionBackbone:
         except BackboneError as error:
             raise BackboneError(f'{folder}: {error}') from error
 
+    @property
+    def denoiser(self) -> nn.Module:
+        """The U-Net or MMDiT itself, for what works on its weights."""
+        return self._denoiser
+
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """[B, 3, H, W] in 0..1 -> latents; the mean of the distribution where there is one."""
         encoded = self._autoencoder.encode(image.to(self.device, torch.float32) * 2 - 1)
