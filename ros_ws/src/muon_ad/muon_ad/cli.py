@@ -16,6 +16,8 @@ COMMANDS = {
     'export style': ('muon_ad.train.style_export', 'turn a checkpoint into a style package'),
     'styles draw': ('muon_ad.styles.draw', 'draw the built-in style images anew'),
     'models list': ('muon_ad.models', 'show the model packages in a folder, and check them'),
+    'prune unet': ('muon_ad.prune.unet_command', 'make a diffusers U-Net smaller'),
+    'prune table': ('muon_ad.prune.unet_table', 'show the cost of U-Nets by part'),
     'replay': ('muon_ad.replay.command', 'run networks over a bag; record, compare'),
     'stylize': ('muon_ad.distill.command', 'redraw pictures in the style of another'),
     'models export': ('muon_ad.export', 'turn a torchvision detector into a model package'),

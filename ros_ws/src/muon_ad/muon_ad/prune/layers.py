@@ -1,0 +1,78 @@
+"""Which self-attention layers to keep: by the entropy of their maps, its inverse, or their loss."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from muon_ad.distill.diffusion import DiffusionBackbone
+from muon_ad.prune.denoising import Batch
+from muon_ad.prune.denoising import mean_loss
+from muon_ad.prune.unet_scores import Scores
+
+RULES = ('entropy', 'inverse', 'loss')
+ENTROPY_SHARE = 0.7     # Muon-AD: keep a layer where H > 0.7 max H
+LOSS_SHARE = 0.01       # a layer is kept whose absence raises the loss by more than this
+
+
+def layer_scores(
+    rule: str, backbone: DiffusionBackbone, entropy: Scores, batches: Sequence[Batch],
+) -> dict[str, float]:
+    """Return what a rule thinks of each self-attention layer, in order of execution.
+
+    Of 'entropy' and 'inverse' that is the entropy of the layer's maps, mean over `entropy`'s
+    heads, from 0 to 1. Of 'loss' it is the rise of the denoising loss on the batches where the
+    layer alone is bypassed, over the loss with all of them. Raises ValueError for another rule.
+    """
+    _check(rule)
+    if rule != 'loss':
+        return {name: float(entropy[name].mean()) for name in backbone.layers}
+    whole = mean_loss(backbone, batches)
+    return {name: loss_without(backbone, name, batches) / whole - 1
+            for name in tqdm(backbone.layers, desc='bypassing', unit='layer', disable=None)}
+
+
+def loss_without(backbone: DiffusionBackbone, layer: str, batches: Sequence[Batch]) -> float:
+    """Return the denoising loss with one attention layer adding nothing."""
+    part = backbone.denoiser.get_submodule(layer)
+    hook = part.register_forward_hook(_nothing)
+    try:
+        return mean_loss(backbone, batches)
+    finally:
+        hook.remove()
+
+
+def _nothing(_part: nn.Module, _inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(output)
+
+
+def kept_layers(
+    rule: str, scores: Mapping[str, float], count: int | None = None,
+) -> list[str]:
+    """Return the layers that a rule keeps, in the order of `scores`.
+
+    With `count` those are its best ones. Without, the rule says how many: 'entropy' keeps
+    H > 0.7 max H, where we read max H as the largest of the layers; 'inverse' the others; 'loss'
+    the layers without which the loss rises by more than a hundredth. Always one or more. Raises
+    ValueError for another rule, or a count that is not 1 to the number of layers.
+    """
+    _check(rule)
+    value = {name: -score if rule == 'inverse' else score for name, score in scores.items()}
+    ranked = sorted(value, key=value.get, reverse=True)
+    if count is None:
+        line = {'entropy': ENTROPY_SHARE * max(scores.values()), 'loss': LOSS_SHARE,
+                'inverse': -ENTROPY_SHARE * max(scores.values())}[rule]
+        # At the line itself the paper's rule drops a layer, so its inverse keeps it.
+        count = max(1, sum(v >= line if rule == 'inverse' else v > line for v in value.values()))
+    if not 1 <= count <= len(scores):
+        raise ValueError(f'layers is {count}; expected 1 to {len(scores)}, the number of '
+                         'self-attention layers that the rule decides on')
+    best = set(ranked[:count])
+    return [name for name in scores if name in best]
+
+
+def _check(rule: str) -> None:
+    if rule not in RULES:
+        raise ValueError(f'rule is {rule!r}; expected one of {", ".join(RULES)}')
