@@ -1,4 +1,5 @@
-"""A diffusers U-Net that is physically smaller than its configuration says, by a plan beside it."""
+"""A diffusers U-Net that is physically smaller than its dense one, by a plan in its configuration.
+"""
 
 from collections.abc import Iterable
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Which self-attention layers to keep: by the entropy of their maps, its inverse, or their loss."""
+"""Which self-attention layers to keep: by the entropy of their maps, its inverse, or the loss."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence

@@ -3,6 +3,7 @@
 import copy
 
 from diffusers import UNet2DConditionModel
+from torch import nn
 
 from muon_ad.networks.light_unet import Light
 from muon_ad.networks.light_unet import LightUNet
@@ -28,6 +29,7 @@ def convert(dense: UNet2DConditionModel, light: Light, kept: Kept) -> LightUNet:
     cut = copy.deepcopy(dense)
     shrink(cut, light, kept)
     made = LightUNet.from_config(dict(dense.config), light=light.to_dict())
-    made = made.to(dense.device, dense.dtype).train(dense.training)
+    # Not diffusers' own `to`, which warns of each dtype.
+    nn.Module.to(made, dense.device, dense.dtype).train(dense.training)
     made.load_state_dict(cut.state_dict())
     return made

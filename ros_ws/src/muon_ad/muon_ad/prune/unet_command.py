@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from muon_ad.distill.devices import choose_device
 from muon_ad.distill.devices import DEVICES
@@ -194,7 +195,8 @@ def write(
     """Write the pipeline: all parts of the dense one, but the U-Net."""
     shutil.copytree(args.folder, args.out, dirs_exist_ok=True,
                     ignore=shutil.ignore_patterns('unet', '*.md'))
-    light.to(_stored_dtype(args.folder / 'unet')).save_pretrained(args.out / 'unet')
+    # Not diffusers' own `to`, which warns of each dtype.
+    nn.Module.to(light, _stored_dtype(args.folder / 'unet')).save_pretrained(args.out / 'unet')
     index = json.loads((args.folder / 'model_index.json').read_text(encoding='utf-8'))
     index['unet'] = [LightUNet.__module__, LightUNet.__name__]
     report = {'from': args.folder.name, 'shares': asdict(shares), 'head score': args.score,

@@ -1,5 +1,6 @@
 """Recovery of a light U-Net: it imitates the dense one it was cut from."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -32,16 +33,20 @@ class RecoveryPart(nn.Module):
     It is drawn to the dense one's prediction, to the outputs of its blocks (as in BK-SDM, arXiv
     2305.15798) and, where it has the layer too, to the attention maps of the heads that it kept:
     KL(dense || light) on the same latents. Beside these stands the denoising loss itself.
+    `weights` are those of COLUMNS.
     """
 
     COLUMNS = tuple(WEIGHTS)
 
-    def __init__(self, teacher: DiffusionBackbone, light: LightUNet, kept: Kept) -> None:
+    def __init__(
+        self, teacher: DiffusionBackbone, light: LightUNet, kept: Kept,
+        weights: Mapping[str, float] = WEIGHTS,
+    ) -> None:
         super().__init__()
         self.net = light.requires_grad_(True)
         # In a tuple: not parts of what is trained and saved.
         self._backbones = teacher, teacher.with_denoiser(light)
-        self._kept = kept
+        self._kept, self._weights = kept, weights
 
     def losses(self, images: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Return the weighted losses of pictures [N, 3, H, W] in 0..1."""
@@ -61,7 +66,7 @@ class RecoveryPart(nn.Module):
                 [maps[name] for name in layers],
                 [self._same_heads(aims[name]) for name in layers]) / len(layers),
         }
-        return {name: WEIGHTS[name] * loss for name, loss in losses.items()}
+        return {name: self._weights[name] * loss for name, loss in losses.items()}
 
     def _same_heads(self, seen: Attention) -> Attention:
         """Return what those heads of the dense layer saw that the light one has."""

@@ -21,7 +21,6 @@ from muon_ad.networks.light_unet import LightUNet
 from muon_ad.networks.light_unet import skips
 from muon_ad.networks.slicing import SlicingError
 from muon_ad.paths import is_file
-from muon_ad.paths import is_folder
 from muon_ad.prune.unet_plan import parameters_by_part
 from muon_ad.prune.unet_plan import part_of
 from muon_ad.prune.unet_plan import PARTS
@@ -51,12 +50,11 @@ def costs(model: UNet2DConditionModel, size: int | None = None) -> dict[str, Cos
     on the device 'meta': there, attention is counted as well, and nothing is computed.
     """
     parameters = parameters_by_part(model)
-    inside = [module for name, module in model.named_modules()
-              if name in attentions(model) or isinstance(module, DynamicConv)]
-    parameters['attention'] = sum(p.numel() for module in inside for p in module.parameters())
+    inside = attentions(model) | {name: part for name, part in model.named_modules()
+                                  if isinstance(part, DynamicConv)}
+    parameters['attention'] = sum(p.numel() for part in inside.values() for p in part.parameters())
     flops, by_module = _flops(model, size or latent_size(model))
-    flops['attention'] = sum(by_module[name] for name, module in model.named_modules()
-                             if module in inside)
+    flops['attention'] = sum(by_module[name] for name in inside)
     parameters['skips'], flops['skips'] = _of_skips(model, by_module)
     for found in (parameters, flops):
         found['total'] = sum(found[part] for part in PARTS)
