@@ -210,8 +210,8 @@ def main() -> int:
     scope = QUICK if chosen.quick else Scope()
     steps, seeds = (2, 1) if chosen.quick else (chosen.steps, chosen.seeds)
     made = bench(scope)
-    scores = {rule: layer_scores(rule, made.dense, made.measured.entropy, made.batches)
-              for rule in RULES}
+    scores = {rule: layer_scores(rule, made.dense, made.dense.layers, made.measured.entropy,
+                                 made.batches) for rule in RULES}
     console.print(layer_table(scores, scope.kept))
     whole = mean_loss(made.dense, made.judged)
     rows = table(f'Denoising loss over the dense one ({whole:.3f}), {steps} steps of recovery',

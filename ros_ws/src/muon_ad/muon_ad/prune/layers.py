@@ -18,9 +18,10 @@ LOSS_SHARE = 0.01       # a layer is kept whose absence raises the loss by more 
 
 
 def layer_scores(
-    rule: str, backbone: DiffusionBackbone, entropy: Scores, batches: Sequence[Batch],
+    rule: str, backbone: DiffusionBackbone, layers: Sequence[str], entropy: Scores,
+    batches: Sequence[Batch],
 ) -> dict[str, float]:
-    """Return what a rule thinks of each self-attention layer, in order of execution.
+    """Return what a rule thinks of each of some self-attention layers, in their order.
 
     Of 'entropy' and 'inverse' that is the entropy of the layer's maps, mean over `entropy`'s
     heads, from 0 to 1. Of 'loss' it is the rise of the denoising loss on the batches where the
@@ -28,10 +29,10 @@ def layer_scores(
     """
     _check(rule)
     if rule != 'loss':
-        return {name: float(entropy[name].mean()) for name in backbone.layers}
+        return {name: float(entropy[name].mean()) for name in layers}
     whole = mean_loss(backbone, batches)
     return {name: loss_without(backbone, name, batches) / whole - 1
-            for name in tqdm(backbone.layers, desc='bypassing', unit='layer', disable=None)}
+            for name in tqdm(layers, desc='bypassing', unit='layer', disable=None)}
 
 
 def loss_without(backbone: DiffusionBackbone, layer: str, batches: Sequence[Batch]) -> float:

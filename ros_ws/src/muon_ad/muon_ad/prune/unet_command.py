@@ -39,7 +39,6 @@ from muon_ad.prune.unet_recovery import RecoveryPart
 from muon_ad.prune.unet_scores import HEAD_SCORES
 from muon_ad.prune.unet_scores import head_scores
 from muon_ad.prune.unet_scores import measure
-from muon_ad.prune.unet_scores import Measured
 from muon_ad.prune.unet_table import costs
 from muon_ad.prune.unet_table import latent_size
 from muon_ad.prune.unet_table import load_shape
@@ -119,6 +118,9 @@ def run(args: argparse.Namespace) -> int:
     if crop % dense.multiple:
         raise PlanError(f'--crop is {crop}; expected a multiple of {dense.multiple}')
     pictures = load_images(args.images, SIDE) if args.images else generated_pictures(args.seed)
+    if len(pictures) < 2:
+        raise PlanError(f'--images has {len(pictures)} picture; expected 2 or more, as one of '
+                        'eight, or the last, is held out to judge by')
     learnt, held = hold_out(pictures)
     batches, judged = (noisy_batches(dense, each, BATCHES, args.batch, crop, args.seed)
                        for each in (learnt, held))
@@ -151,27 +153,21 @@ def prune(
     dense: DiffusionBackbone, batches: Sequence[Batch], shares: Shares, args: argparse.Namespace,
 ) -> Cut:
     """Measure, plan and cut."""
-    measured = measure(dense, batches)
-    layers = _judged_layers(dense, measured, batches, args)
-    kept = kept_layers(args.rule, layers, args.layers) if args.rule else list(layers)
-    dropped = [name for name in layers if name not in kept]
+    outside = [name for name in dense.layers if not name.startswith('mid_block.')]
+    if args.layers is not None and not 1 <= args.layers <= len(outside):
+        raise PlanError(f'--layers is {args.layers}; expected 1 to {len(outside)}, the number of '
+                        'self-attention layers outside the middle block')
+    measured, layers, dropped = measure(dense, batches), {}, []
+    if args.rule:
+        layers = layer_scores(args.rule, dense, outside, measured.entropy, batches)
+        kept = kept_layers(args.rule, layers, args.layers)
+        dropped = [name for name in outside if name not in kept]
     plan = plan_light(dense.denoiser, shares, dropped, args.replace)
     scores = {**head_scores(args.score, dense.denoiser, measured, args.seed),
               **measured.groups, **measured.features}
     chosen = choose(plan, scores)
     light = convert(dense.denoiser, plan, chosen)
     return Cut(dense.with_denoiser(light), chosen, layers)
-
-
-def _judged_layers(
-    dense: DiffusionBackbone, measured: Measured, batches: Sequence[Batch],
-    args: argparse.Namespace,
-) -> dict[str, float]:
-    """Return what the rule thinks of the layers outside the middle block; without one, nothing."""
-    if args.rule is None:
-        return {}
-    scores = layer_scores(args.rule, dense, measured.entropy, batches)
-    return {name: score for name, score in scores.items() if not name.startswith('mid_block.')}
 
 
 def recover(
@@ -197,13 +193,10 @@ def write(
                     ignore=shutil.ignore_patterns('unet', '*.md'))
     # Not diffusers' own `to`, which warns of each dtype.
     nn.Module.to(light, _stored_dtype(args.folder / 'unet')).save_pretrained(args.out / 'unet')
-    index = json.loads((args.folder / 'model_index.json').read_text(encoding='utf-8'))
-    index['unet'] = [LightUNet.__module__, LightUNet.__name__]
     report = {'from': args.folder.name, 'shares': asdict(shares), 'head score': args.score,
               'rule': args.rule, 'layers': cut.layers, 'recovery steps': args.recover,
               'denoising loss': losses}
-    for name, content in (('model_index.json', index), (REPORT, report)):
-        write_whole(args.out / name, (json.dumps(content, indent=2) + '\n').encode())
+    write_whole(args.out / REPORT, (json.dumps(report, indent=2) + '\n').encode())
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:
