@@ -2,10 +2,11 @@
 suffice, and a U-Net with 40 % fewer parameters denoises as well.
 
 On the shipped backbone's U-Net, in three parts. Layers: as many self-attention layers are dropped
-by the entropy rule, its inverse, the measured loss and at random, and either removed or replaced
-by dynamic convolutions. Heads: half of all, by each score. Recovery: the light U-Net of `muon-ad
-prune unet`, with and without distillation of attention maps. Each is cut anew and recovers for the
-same number of steps on the same crops, a seed after the other.
+by their entropy (in nats, as the paper writes it, or over the largest possible one), by the
+inverse of each, by the measured loss and at random, and either removed or replaced by dynamic
+convolutions. Heads: half of all, by each score. Recovery: the light U-Net of `muon-ad prune unet`,
+with and without distillation of attention maps. Each is cut anew and recovers for the same number
+of steps on the same crops, a seed after the other.
 
 How to read it: `<case>_cut` is the denoising loss on held-out photographs right after the cut over
 the dense U-Net's, `<case>` the same after recovery: 1 is no loss at all, less is better.
@@ -199,6 +200,8 @@ def options() -> argparse.ArgumentParser:
     """Return the command line."""
     made = parser(__doc__)
     made.add_argument('--steps', type=int, default=30, help='of every recovery (default 30)')
+    made.add_argument('--only', metavar='PREFIX', default='',
+                      help='cases whose names begin so (dense, layers, heads, light)')
     made.add_argument('--seeds', type=int, default=2, help='of every case (default 2)')
     return made
 
@@ -210,14 +213,16 @@ def main() -> int:
     scope = QUICK if chosen.quick else Scope()
     steps, seeds = (2, 1) if chosen.quick else (chosen.steps, chosen.seeds)
     made = bench(scope)
-    scores = {rule: layer_scores(rule, made.dense, made.dense.layers, made.measured.entropy,
+    scores = {rule: layer_scores(rule, made.dense, made.dense.layers, made.measured,
                                  made.batches) for rule in RULES}
     console.print(layer_table(scores, scope.kept))
     whole = mean_loss(made.dense, made.judged)
     rows = table(f'Denoising loss over the dense one ({whole:.3f}), {steps} steps of recovery',
                  'case', 'after the cut', 'after recovery')
     ratios, measured = sizes(made, scope), {'dense loss': whole, 'layers': scores}
-    for case in cases(made, scores, scope):
+    chosen_cases = [each for each in cases(made, scores, scope)
+                    if each.name.startswith(chosen.only)]
+    for case in chosen_cases:
         losses = [outcome(made, case, steps, seed) for seed in range(seeds)]
         cut, recovered = (spread([loss / whole for loss in each])
                           for each in zip(*losses, strict=True))

@@ -24,7 +24,7 @@ def made(backbone_folder):
 
 @pytest.fixture(scope='module')
 def cases(made):
-    scores = {rule: layer_scores(rule, made.dense, made.dense.layers, made.measured.entropy,
+    scores = {rule: layer_scores(rule, made.dense, made.dense.layers, made.measured,
                                  made.batches) for rule in RULES}
     found = list(benchmark.cases(made, scores, benchmark.Scope(kept=2)))
     return {case.name: case for case in found}

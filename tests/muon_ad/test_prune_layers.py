@@ -1,5 +1,7 @@
 """Rules by which layers of attention are kept."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -19,8 +21,9 @@ RISES = {'a': 0.001, 'b': 0.2, 'c': -0.1, 'd': 0.02}
 
 
 def test_the_papers_rule_and_its_inverse_divide_the_layers_at_the_line():
-    assert kept_layers('entropy', ENTROPIES) == ['a', 'c']
-    assert kept_layers('inverse', ENTROPIES) == ['b', 'd']
+    for rule, inverse in (('entropy', 'inverse'), ('relative', 'relative-inverse')):
+        assert kept_layers(rule, ENTROPIES) == ['a', 'c']
+        assert kept_layers(inverse, ENTROPIES) == ['b', 'd']
 
 
 def test_the_loss_rule_keeps_what_raises_the_loss():
@@ -43,7 +46,7 @@ def test_a_number_that_cannot_be_is_refused(count):
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(ValueError, match="rule is 'best'; expected one of entropy, inverse, loss"):
+    with pytest.raises(ValueError, match="rule is 'best'; expected one of entropy, inverse, rel"):
         kept_layers('best', RISES)
 
 
@@ -51,12 +54,17 @@ def test_what_the_rules_think_of_a_network(backbone_folder):
     backbone = load_backbone(backbone_folder('sd15'))
     pictures = list(np.random.default_rng(0).integers(0, 255, (2, 60, 60, 3), np.uint8))
     batches = noisy_batches(backbone, pictures, count=2, size=2, crop=32, seed=0)
-    entropy = measure(backbone, batches).entropy
-    scores = {rule: layer_scores(rule, backbone, backbone.layers, entropy, batches)
+    measured = measure(backbone, batches)
+    scores = {rule: layer_scores(rule, backbone, backbone.layers, measured, batches)
               for rule in RULES}
     assert all(list(each) == backbone.layers for each in scores.values())
     assert scores['entropy'] == scores['inverse']
-    assert all(0 < score <= 1 for score in scores['entropy'].values())
+    assert scores['relative'] == scores['relative-inverse']
+    for name, score in scores['relative'].items():
+        assert 0 < score <= 1
+        # 32 pixels are 8 latents a side, and half of that where this U-Net attends.
+        assert measured.keys[name] == 16
+        assert scores['entropy'][name] == pytest.approx(score * math.log(16))
 
     whole, layer = mean_loss(backbone, batches), backbone.layers[1]
     assert scores['loss'][layer] == pytest.approx(

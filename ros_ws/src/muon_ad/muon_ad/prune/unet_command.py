@@ -159,7 +159,7 @@ def prune(
                         'self-attention layers outside the middle block')
     measured, layers, dropped = measure(dense, batches), {}, []
     if args.rule:
-        layers = layer_scores(args.rule, dense, outside, measured.entropy, batches)
+        layers = layer_scores(args.rule, dense, outside, measured, batches)
         kept = kept_layers(args.rule, layers, args.layers)
         dropped = [name for name in outside if name not in kept]
     plan = plan_light(dense.denoiser, shares, dropped, args.replace)

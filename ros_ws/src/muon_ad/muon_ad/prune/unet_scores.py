@@ -32,12 +32,13 @@ Scores = dict[str, torch.Tensor]    # one number a part, by the path of the modu
 class Measured:
     """What was seen of a dense U-Net on some batches; all float32 on the CPU.
 
-    `entropy` [heads] of self-attention layers (`entropy.head_entropy`), `heads` the Taylor
-    scores [heads] of all attention layers, `groups` and `features` those of residual blocks and
-    feed-forward parts.
+    `entropy` [heads] of self-attention layers (`entropy.head_entropy`) and the number of `keys`
+    that each had, `heads` the Taylor scores [heads] of all attention layers, `groups` and
+    `features` those of residual blocks and feed-forward parts.
     """
 
     entropy: Scores
+    keys: dict[str, int]
     heads: Scores
     groups: Scores
     features: Scores
@@ -51,7 +52,7 @@ def measure(backbone: DiffusionBackbone, batches: Sequence[Batch]) -> Measured:
     that read or write them (Molchanov et al., CVPR 2019), mean over batches.
     """
     model = backbone.denoiser
-    found = Measured({}, {}, {}, {})
+    found = Measured({}, {}, {}, {}, {})
     trained = [each for each in model.parameters() if not each.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(True)
@@ -80,6 +81,7 @@ def _measure_batch(
             hook.remove()
     for name in backbone.layers:
         _add(found.entropy, name, share * head_entropy(captured[name]))
+        found.keys[name] = captured[name].key.shape[2]
     for name, part in attentions(model).items():
         slope = (outputs[name] * outputs[name].grad).unflatten(2, (part.heads, -1))
         _add(found.heads, name, share * slope.sum(dim=(1, 3)).abs().mean(dim=0))
