@@ -156,7 +156,6 @@ def test_weights_are_those_of_the_parts_that_stay(dense):
     assert all(torch.equal(each, before[key]) for key, each in dense.denoiser.state_dict().items())
 
 
-@torch.no_grad()
 def test_several_transformers_in_a_row_and_sizes_of_pictures_are_no_obstacle(backbone_folder):
     xl = load_backbone(backbone_folder('sdxl'))
     light, _ = light_of(xl)
