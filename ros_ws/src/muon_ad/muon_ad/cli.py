@@ -14,6 +14,8 @@ COMMANDS = {
     'train detector': ('muon_ad.train.detector', 'train the object detector'),
     'prune detector': ('muon_ad.prune.detector', 'make a trained detector smaller'),
     'prune style': ('muon_ad.prune.style', 'make a trained style network smaller'),
+    'prune unet': ('muon_ad.prune.unet_command', 'make a diffusers U-Net smaller'),
+    'prune table': ('muon_ad.prune.unet_table', 'show the cost of U-Nets by part'),
     'evaluate style': ('muon_ad.metrics.style_report', 'judge a style package on photographs'),
     'export style': ('muon_ad.train.style_export', 'turn a checkpoint into a style package'),
     'export detector': ('muon_ad.train.detector_export',

@@ -11,6 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from muon_ad.distill.backbone import BackboneError
+from muon_ad.networks.light_unet import LightUNet
 from muon_ad.paths import is_file
 from muon_ad.paths import is_folder
 
@@ -20,7 +21,9 @@ LAYOUT = (
     'scheduler_config.json'
 )
 AUTOENCODERS = (AutoencoderKL, AutoencoderTiny)
-DENOISERS = {'unet': UNet2DConditionModel, 'transformer': SD3Transformer2DModel}
+DENOISERS = {
+    'unet': (UNet2DConditionModel, LightUNet), 'transformer': (SD3Transformer2DModel,),
+}
 
 
 def check_layout(folder: Path) -> str:
@@ -58,7 +61,7 @@ def load_autoencoder(folder: Path, device: torch.device) -> nn.Module:
 
 def load_denoiser(folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Return the frozen U-Net or MMDiT. Raises BackboneError."""
-    return _load(folder, part, (DENOISERS[part],), device, dtype)
+    return _load(folder, part, DENOISERS[part], device, dtype)
 
 
 def _load(
