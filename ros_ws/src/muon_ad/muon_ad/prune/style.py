@@ -29,6 +29,7 @@ from muon_ad.prune.imitation import watched
 from muon_ad.prune.methods import learner
 from muon_ad.prune.plan import Plan
 from muon_ad.prune.report import comparison
+from muon_ad.prune.report import outcome
 from muon_ad.train import perceptual
 from muon_ad.train import style as training
 from muon_ad.train.checkpoint import CHECKPOINT
@@ -186,6 +187,7 @@ def run(args: argparse.Namespace) -> int:
                        args.checkpoint_every)
     width, height = SIZE
     example = (torch.zeros(1, 3, height, width), torch.zeros(1, dense.config.style_length))
-    Console().print(comparison(dense, load_student(path), example, f'{width}x{height}'))
-    print(path)
+    small = load_student(path)
+    Console().print(comparison(dense, small, example, f'{width}x{height}'))
+    print(outcome(dense, small, plan.ratio, path))
     return 0
