@@ -97,8 +97,10 @@ def _convolution(layer: Layer, precision: str) -> str:
     if weight.constant is None:
         return 'weights that are computed; expected constant ones'
     kernel = weight.shape[2:]
-    pads = layer.attributes.get('pads', [0])
-    if any(pad >= side for pad, side in zip(pads, (*kernel, *kernel))):  # noqa: B905 - [0] is short
+    pads = layer.attributes.get('pads', [0] * 4)
+    if len(kernel) != 2:
+        return f'{len(kernel)} spatial dimensions; expected 2'
+    if any(pad >= side for pad, side in zip(pads, (*kernel, *kernel), strict=True)):
         return f'padding {list(pads)}; expected less than the kernel {list(kernel)}'
     return _first(
         _within('kernel', kernel, 1, 32),
