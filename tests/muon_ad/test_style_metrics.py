@@ -11,6 +11,7 @@ from muon_ad.metrics.style import flicker
 from muon_ad.metrics.style import Judge
 from muon_ad.metrics.style import JudgeError
 from muon_ad.metrics.style_report import compare
+from muon_ad.metrics.style_report import draw_sheet
 from muon_ad.metrics.style_report import mean_figures
 from muon_ad.metrics.style_report import Peer
 from muon_ad.metrics.style_report import write_quality
@@ -78,12 +79,15 @@ def test_a_report_judges_every_style_and_is_written_into_the_package(
     photos = [cv2.resize(PHOTO, (65, 48), interpolation=cv2.INTER_AREA)]
     table = compare(package, judge, photos, None)
     assert table.keys() == {'dark', 'light'}
+    assert table['dark'].keys() == {'small', 'photograph'}     # not the large variant
     assert table['dark']['photograph']['content_distance'] == 0
-    assert table['dark']['student']['content_distance'] > 0
+    assert table['dark']['photograph']['ssim'] == 1
+    assert draw_sheet(package, photos).shape == (2 * 48, 48 + 64 + 64, 3)
+    assert table['dark']['small']['content_distance'] > 0
     write_quality(package, mean_figures(table))
     means = load_package(folder).quality
-    assert means['student']['style_distance'] == pytest.approx(np.mean(
-        [row['student']['style_distance'] for row in table.values()]), abs=1e-3)
+    assert means['small']['style_distance'] == pytest.approx(np.mean(
+        [row['small']['style_distance'] for row in table.values()]), abs=1e-3)
 
 
 def test_missing_and_other_weights_are_named(tmp_path):

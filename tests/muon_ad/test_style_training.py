@@ -76,8 +76,7 @@ def test_a_run_leaves_a_checkpoint_and_a_log_of_every_loss(make_trainer, tmp_pat
     assert logged[0]['copy'] and not logged[0]['style']
     assert logged[-1]['style'] and logged[-1]['palette'] and not logged[-1]['copy']
     assert not list(tmp_path.glob('*.partial'))
-    student, encoder, info = style_export.load_checkpoint(tmp_path / CHECKPOINT)
-    assert info['steps'] == 6
+    student, encoder = training.load_networks(tmp_path / CHECKPOINT)
     assert student.config == TINY
     assert encoder.head.out_features == TINY.style_length
 
@@ -318,6 +317,33 @@ def test_an_attention_begins_as_if_it_were_not_there(networks):
         found = student(image, style)
         student.attention = None
         assert torch.equal(student(image, style), found)
+
+
+def test_an_attention_learns_beside_style_vectors_that_stay(make_trainer, tmp_path):
+    first = make_trainer()
+    train(first, tmp_path / 'first', save_every=6)
+    begin = training.load_networks(tmp_path / 'first' / CHECKPOINT)
+    config = replace(TINY, tokens=4)
+    second = training.Trainer(first.corpus, first.features, replace(RECIPE, warm=0, ramp=1),
+                              config, begin)
+    picture_of_a_style = torch.rand(1, 3, 256, 256)
+    train(second, tmp_path / 'second', save_every=6)
+    with torch.no_grad():
+        before, after = (encoder(picture_of_a_style) for encoder in (begin[1], second.encoder))
+    torch.testing.assert_close(after[:, :before.shape[1]], before)
+    kept = second.encoder.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in begin[1].state_dict().items())
+    assert after.shape[1] == config.style_length > before.shape[1]
+    assert float(second.student.attention.merge.weight.abs().max()) > 0
+    assert not torch.equal(second.student.stem.weight, begin[0].stem.weight)
+
+
+@pytest.mark.parametrize('options', [['--tokens', '8'], ['--tokens', '3', '--begin', 'a.pt'],
+                                     ['--begin', 'a.pt']])
+def test_an_attention_without_what_it_needs_is_refused(options, tmp_path, capsys):
+    assert main(['train', 'style', '--content', 'a', '--styles', 'b', '--features', 'c', '--out',
+                 str(tmp_path), *options]) == 2
+    assert 'expected 1, 2, 4, 8 or 16, and the checkpoint' in capsys.readouterr().err
 
 
 @pytest.fixture

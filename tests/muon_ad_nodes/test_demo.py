@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import KeyValue
 from rich.console import Console
 
 from muon_ad.drawing import draw_detections
@@ -121,18 +122,24 @@ def test_film_nobody_delivered_to_leaves_no_sheet(tmp_path):
 def test_summary_and_table():
     status = TaskStatus(
         frames=90, fps=29.7, dropped_newer=3, dropped_invalid=1, rss_mb=180.0, state='active',
-        scheduling_policy='SCHED_FIFO', scheduling_priority=80,
+        scheduling_policy='SCHED_FIFO', scheduling_priority=80, variant='p40_320x240',
+        values=[KeyValue(key='lod_switches', value='2')],
         stages=[StageLatency(name='infer', p50_ms=1.0),
                 StageLatency(name='total', p50_ms=20.0, p99_ms=31.0)],
     )
-    found = json.loads(json.dumps(summarise(status)))
+    found = json.loads(json.dumps(summarise(status, {'dense_320x240': 3, 'p40_320x240': 1})))
     assert found['frames'] == 90
     assert found['latency_ms'] == {'p50': 20.0, 'p99': 31.0}
     assert found['dropped'] == 4
-    assert summarise(TaskStatus())['latency_ms'] == {'p50': None, 'p99': None}
+    assert found['variants'] == {'dense_320x240': 0.75, 'p40_320x240': 0.25}
+    assert found['variant_switches'] == 2
+    nothing = summarise(TaskStatus(), {})
+    assert nothing['latency_ms'] == {'p50': None, 'p99': None}
+    assert nothing['variants'] == {} and nothing['variant_switches'] == 0
     console = Console(width=140, record=True)
     console.print(make_table({'/a': status}, ('/a', '/b'), 'caption'))
     shown = console.export_text()
     assert 'FIFO 80' in shown
+    assert 'p40_320x240' in shown
     assert '31.0' in shown
     assert 'starting' in shown

@@ -14,14 +14,14 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from support import release_participants
 
-from muon_ad_nodes.parts.shared_memory import ports_of_the_dead_avoided
-
 SHARED_MEMORY = Path('/dev/shm')
 
 
 @pytest.fixture
 def process(negative_package, request):
     """The style transfer node, started by hand, with parameters of the test's choice."""
+    # Until a node of an earlier test is collected, its services are there, and nobody answers.
+    release_participants()
     command = [
         sys.executable, '-m', 'muon_ad_nodes.main', 'style_transfer', '--ros-args',
         '-p', f'model:={negative_package}',
@@ -41,10 +41,8 @@ def process(negative_package, request):
 def change_state(transition: int) -> None:
     """Ask for a transition, from a context that ends with the question."""
     context = rclpy.Context()
-    # Tests before this one have killed nodes; on a port of theirs the reply could be lost.
-    with ports_of_the_dead_avoided():
-        rclpy.init(context=context)
-        node = rclpy.create_node('asking', context=context)
+    rclpy.init(context=context)
+    node = rclpy.create_node('asking', context=context)
     executor = rclpy.executors.SingleThreadedExecutor(context=context)
     client = node.create_client(ChangeState, '/style_transfer/change_state')
     assert client.wait_for_service(30)

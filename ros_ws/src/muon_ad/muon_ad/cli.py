@@ -12,6 +12,7 @@ COMMANDS = {
     'train style': ('muon_ad.train.style', 'train the streaming style network'),
     'train backbone': ('muon_ad.train.backbone', 'train the backbone of the quality path'),
     'train detector': ('muon_ad.train.detector', 'train the object detector'),
+    'prune detector': ('muon_ad.prune.detector', 'make a trained detector smaller'),
     'prune style': ('muon_ad.prune.style', 'make a trained style network smaller'),
     'evaluate style': ('muon_ad.metrics.style_report', 'judge a style package on photographs'),
     'export style': ('muon_ad.train.style_export', 'turn a checkpoint into a style package'),

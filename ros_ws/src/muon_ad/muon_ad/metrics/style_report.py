@@ -15,8 +15,10 @@ from tqdm import tqdm
 
 from muon_ad.metrics.style import flicker
 from muon_ad.metrics.style import Judge
+from muon_ad.metrics.style import similarity
 from muon_ad.metrics.style import Stylise
 from muon_ad.networks.microast import MicroAST
+from muon_ad.picture_files import write_picture
 from muon_ad.runtime.engine import EngineOptions
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
@@ -51,14 +53,15 @@ def frames(sources: Sequence[Path], width: int, height: int) -> list[np.ndarray]
 def judged(
     judge: Judge, stylise: Stylise, photos: Sequence[np.ndarray], sheet: np.ndarray,
 ) -> dict[str, float]:
-    """Return the mean style distance, content distance and flicker over the photographs."""
+    """Return the means of distances, SSIM to the photograph and flicker over the photographs."""
     found = []
     for photo in photos:
         frame = np.ascontiguousarray(photo[:, :-1])
         result = stylise(frame).copy()
         found.append((judge.style_distance(result, sheet), judge.content_distance(result, frame),
+                      similarity(result, frame),
                       flicker(lambda image: stylise(image).copy(), photo)))
-    names = ('style_distance', 'content_distance', 'flicker')
+    names = ('style_distance', 'content_distance', 'ssim', 'flicker')
     return {name: round(float(value), 3)
             for name, value in zip(names, np.mean(found, axis=0), strict=True)}
 
@@ -66,17 +69,45 @@ def judged(
 def compare(
     package: ModelPackage, judge: Judge, photos: Sequence[np.ndarray], peer: MicroAST | None,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Return {style: {who: figures}} for the package, MicroAST if given, and the photograph."""
-    model = StyleModel(package)
+    """Return {style: {who: figures}} for the variants of the package that are as large as its
+    default, MicroAST if given, and the photograph.
+    """
+    models = models_of(package)
     found = {}
     for name, path in tqdm(package.styles.items(), desc='judging styles'):
         sheet = read_style(path)
-        model.set_style(name)
-        found[name] = {'student': judged(judge, model.stylise, photos, sheet)}
+        row = found[name] = {}
+        for variant, model in models.items():
+            model.set_style(name)
+            row[variant] = judged(judge, model.stylise, photos, sheet)
         if peer is not None:
-            found[name]['microast'] = judged(judge, Peer(peer, sheet), photos, sheet)
-        found[name]['photograph'] = judged(judge, lambda image: image, photos, sheet)
+            row['microast'] = judged(judge, Peer(peer, sheet), photos, sheet)
+        row['photograph'] = judged(judge, lambda image: image, photos, sheet)
     return found
+
+
+def models_of(package: ModelPackage) -> dict[str, StyleModel]:
+    """Return a model for each variant that is as large as the default one."""
+    default = package.variant()
+    return {name: StyleModel(package, name) for name, variant in package.variants.items()
+            if (variant.width, variant.height) == (default.width, default.height)}
+
+
+def draw_sheet(package: ModelPackage, photos: Sequence[np.ndarray]) -> np.ndarray:
+    """Return a picture, uint8 RGB: a row a style, a column a variant, photographs in turn."""
+    models = models_of(package)
+    rows = []
+    for index, (name, path) in enumerate(package.styles.items()):
+        frame = np.ascontiguousarray(photos[index % len(photos)][:, :-1])
+        side = frame.shape[0]
+        row = [cv2.resize(read_style(path), (side, side), interpolation=cv2.INTER_AREA), frame]
+        for variant, model in models.items():
+            model.set_style(name)
+            row.append(cv2.putText(model.stylise(frame).copy(), variant, (6, 16),
+                                   cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1,
+                                   cv2.LINE_AA))
+        rows.append(np.hstack(row))
+    return np.vstack(rows)
 
 
 def mean_figures(table: Mapping) -> dict[str, dict[str, float]]:
@@ -125,6 +156,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--microast', type=Path,
                         help='folder with microast_*.pth, to judge MicroAST as well')
     parser.add_argument('--out', type=Path, help='JSON file for the whole table')
+    parser.add_argument('--picture', type=Path, help='file for a picture of every style by every '
+                        'variant')
     parser.add_argument('--write', action='store_true', help='put the means into model.yaml')
 
 
@@ -135,17 +168,22 @@ def run(args: argparse.Namespace) -> int:
     judge = Judge.load(args.judge)
     peer = MicroAST.load(args.microast) if args.microast else None
     size = package.variant()
-    table = compare(package, judge, frames(args.photos, size.width, size.height), peer)
+    photos = frames(args.photos, size.width, size.height)
+    table = compare(package, judge, photos, peer)
     quality = {**mean_figures(table), 'fps': speed(package)}
-    print(f'{"style":14} {"by":11} {"style":>7} {"content":>8} {"flicker":>8}')
+    width = max(map(len, mean_figures(table)))
+    print(f'{"style":14} {"by":{width}} {"style":>7} {"content":>8} {"SSIM":>6} {"flicker":>8}')
     for name, row in [*table.items(), ('mean', mean_figures(table))]:
         for who, figures in row.items():
-            print(f'{name:14} {who:11} {figures["style_distance"]:7.3f} '
-                  f'{figures["content_distance"]:8.3f} {figures["flicker"]:8.2f}')
+            print(f'{name:14} {who:{width}} {figures["style_distance"]:7.3f} '
+                  f'{figures["content_distance"]:8.3f} {figures["ssim"]:6.3f} '
+                  f'{figures["flicker"]:8.2f}')
     for name, value in quality['fps'].items():
-        print(f'{name:27} {value:6.1f} frames/s')
+        print(f'{name:32} {value:6.1f} frames/s')
     if args.out:
         args.out.write_text(json.dumps({'styles': table, **quality}, indent=2) + '\n')
+    if args.picture:
+        write_picture(args.picture, draw_sheet(package, photos))
     if args.write:
         write_quality(package, quality)
     return 0

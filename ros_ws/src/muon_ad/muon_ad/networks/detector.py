@@ -115,11 +115,16 @@ class DetectorNet(nn.Module):
 
     def head(self, features: list[Tensor]) -> Tensor:
         """Turn features into the output of `forward`."""
-        levels = [
-            torch.cat([box(self.box_tower(level)), label(self.class_tower(level))], 1).flatten(2)
+        return joined([
+            (box(self.box_tower(level)), label(self.class_tower(level)))
             for level, box, label in zip(features, self.box, self.label, strict=True)
-        ]
-        return torch.cat(levels, 2).transpose(1, 2)
+        ])
+
+
+def joined(levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the output of `forward` from what the layers `box` and `label` make of each level."""
+    flat = [torch.cat(level, 1).flatten(2) for level in levels]
+    return torch.cat(flat, 2).transpose(1, 2)
 
 
 def save_detector(path: Path, net: DetectorNet, classes: Sequence[str]) -> None:

@@ -39,8 +39,9 @@ def resize_to(model: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Module:
     """Resize the layers of `model`, in place, to the tensors of `state`, and load these.
 
     For convolutions (dense or depthwise), linear and normalisation layers, and for modules whose
-    tensors alone hold their sizes. Residual blocks that have no tensor there are removed. Returns the model. Raises ValueError where names are missing,
-    are unknown, or a tensor has another number of dimensions.
+    tensors alone hold their sizes. Residual blocks that have no tensor there are removed. Returns
+    the model. Raises ValueError where names are missing, are unknown, or a tensor has another
+    number of dimensions.
     """
     for name in residual_blocks(model):
         if not any(key.startswith(f'{name}.') for key in state):

@@ -136,20 +136,22 @@ def traceable(network: nn.Module) -> Iterator[None]:
 
     Raises PruningError where it cannot.
     """
-    # Where weights are made from weights, the trace must not run along the latter.
     training = network.training
-    folded = [p for module in network.modules() if isinstance(module, UpConv)
-              for p in module.parameters()]
-    for parameter in folded:
-        parameter.requires_grad_(False)
+    learnt = {parameter: parameter.requires_grad for parameter in network.parameters()}
+    # Where weights are made from weights, the trace must not run along the latter; and it sees no
+    # layer that is frozen.
+    folded = {parameter for module in network.modules() if isinstance(module, UpConv)
+              for parameter in module.parameters()}
+    for parameter in learnt:
+        parameter.requires_grad_(parameter not in folded)
     try:
         with torch.enable_grad():
             yield
     except (RuntimeError, TypeError, AttributeError) as error:
         raise PruningError(f'{type(network).__name__} cannot be traced: {error}') from error
     finally:
-        for parameter in folded:
-            parameter.requires_grad_(True)
+        for parameter, wanted in learnt.items():
+            parameter.requires_grad_(wanted)
         network.train(training)
 
 

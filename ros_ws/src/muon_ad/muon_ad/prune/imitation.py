@@ -1,8 +1,8 @@
 """What a pruned network learns from the dense one that it comes from, on the same images."""
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
@@ -15,28 +15,37 @@ from torch import Tensor
 
 @dataclass
 class Seen:
-    """The newest call of a network: its arguments, its result, what went into some layers."""
+    """The newest call of a network: its arguments, its result, and those of some layers."""
 
     arguments: tuple = ()
     result: Tensor | None = None
     inputs: dict[str, Tensor] = field(default_factory=dict)
+    results: dict[str, Tensor] = field(default_factory=dict)
 
 
 @contextmanager
-def watched(network: nn.Module, layers: Sequence[str]) -> Iterator[Seen]:
-    """Note what happens in a network: `layers` are names of modules with one input."""
+def watched(
+    network: nn.Module, inputs: Iterable[str], results: Iterable[str] = (),
+) -> Iterator[Seen]:
+    """Note what happens in a network, by names of modules with one input and one result."""
     seen = Seen()
 
     def note_call(_module: nn.Module, arguments: tuple, result: Tensor) -> None:
         seen.arguments, seen.result = arguments, result
 
-    def note_input(name: str, arguments: tuple) -> None:
-        seen.inputs[name] = arguments[0]
+    names = {network.get_submodule(name): name for name in (*inputs, *results)}
 
-    handles = [network.register_forward_hook(note_call)]
-    for name in layers:
-        handles.append(network.get_submodule(name).register_forward_pre_hook(
-            lambda _module, arguments, name=name: note_input(name, arguments)))
+    def note_input(module: nn.Module, arguments: tuple) -> None:
+        seen.inputs[names[module]] = arguments[0]
+
+    def note_result(module: nn.Module, _arguments: tuple, result: Tensor) -> None:
+        seen.results[names[module]] = result
+
+    handles = [
+        network.register_forward_hook(note_call),
+        *(network.get_submodule(name).register_forward_pre_hook(note_input) for name in inputs),
+        *(network.get_submodule(name).register_forward_hook(note_result) for name in results),
+    ]
     try:
         yield seen
     finally:

@@ -26,7 +26,7 @@ REMOVE_AT = 0.5     # share of the steps after which some go for good; the other
 
 
 class LayerDrop:
-    """A learner (train/loop.py) that has a pupil learn without some blocks, and resumes exactly."""
+    """A learner (train/loop.py) that leaves out blocks of a pupil, and resumes exactly."""
 
     def __init__(self, pupil: Pupil, dense: nn.Module, plan: Plan) -> None:
         self.pupil, self.plan = pupil, plan

@@ -34,7 +34,7 @@ class Pupil(Protocol):
         """
 
     def judge(self, network: nn.Module) -> float:
-        """Return how far a network is from the dense one, on images that are always the same."""
+        """Return how far a network is from the dense one, on the same images in one step."""
 
     def state(self) -> dict[str, Any]:
         """Return all that the next steps depend on, for a checkpoint."""

@@ -115,8 +115,9 @@ def select(
 
     Channels go a chunk (`Limits.chunk`) at a time, lowest scores first. Which group is next is
     decided by what its chunk is worth for each parameter that it saves; scores that are not
-    `comparable` are divided by their group's mean instead, and taken for each channel. A chunk that would miss the target by more than it now is missed is not taken. Fewer go where
-    the threshold allows no more. Raises ValueError where a score is not finite.
+    `comparable` are divided by their group's mean instead, and taken for each channel. A chunk
+    that would miss the target by more than it now is missed is not taken. Fewer go where the
+    threshold allows no more. Raises ValueError where a score is not finite.
     """
     _check(scores)
     order = {name: np.argsort(each, kind='stable') for name, each in scores.items()}

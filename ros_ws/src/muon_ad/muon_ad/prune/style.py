@@ -35,7 +35,6 @@ from muon_ad.train.checkpoint import CHECKPOINT
 from muon_ad.train.checkpoint import load_checkpoint
 from muon_ad.train.loop import learn
 from muon_ad.train.style_export import ENCODER
-from muon_ad.train.style_export import load_checkpoint as load_trained
 from muon_ad.train.style_export import load_encoder
 from muon_ad.train.style_export import load_student
 from muon_ad.train.style_export import STUDENT
@@ -67,13 +66,15 @@ class StylePupil(training.Trainer):
         if dense.attention is not None:
             raise PruningError('the student attends to a style image, whose stored values have '
                                'its channels; expected one without (tokens 0)')
-        encoder = copy.deepcopy(encoder).requires_grad_(False)
-        networks = student or copy.deepcopy(dense), encoder
-        super().__init__(corpus, features, recipe, dense.config, networks)
+        begin = student or copy.deepcopy(dense), copy.deepcopy(encoder).requires_grad_(False)
+        super().__init__(corpus, features, recipe, dense.config, begin)
         self.teacher = copy.deepcopy(dense).eval().requires_grad_(False)
         self.teacher.to(memory_format=torch.channels_last)
         self.example = torch.zeros(1, 3, 32, 32), torch.zeros(1, dense.config.style_length)
         self.kept: Mapping[str, torch.Tensor] = {}
+
+    def _networks(self, begin: training.Networks) -> training.Networks:
+        return begin
 
     @property
     def network(self) -> StyleStudent:
@@ -96,9 +97,9 @@ class StylePupil(training.Trainer):
         return F.l1_loss(network(photos, vectors), self.teacher(photos, vectors)).item()
 
     def _losses(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        with watched(self.student, tuple(TAPS)) as found:
+        with watched(self.student, TAPS) as found:
             losses = super()._losses(rng)
-        with torch.no_grad(), self._precision(), watched(self.teacher, tuple(TAPS)) as wanted:
+        with torch.no_grad(), self._precision(), watched(self.teacher, TAPS) as wanted:
             picture = self.teacher(*found.arguments)
         # Where blocks go instead of channels, all channels are left.
         kept = {layer: self.kept.get(group, slice(None)) for layer, group in TAPS.items()}
@@ -108,7 +109,7 @@ class StylePupil(training.Trainer):
         }
 
 
-def load_networks(source: Path) -> tuple[StyleStudent, StyleEncoder]:
+def load_networks(source: Path) -> training.Networks:
     """Return student and encoder of a model package (its `weights` folder), of one of the files in
     that, or of a checkpoint of `muon-ad train style`.
 
@@ -118,8 +119,7 @@ def load_networks(source: Path) -> tuple[StyleStudent, StyleEncoder]:
         source = source / 'weights' / 'dense.safetensors'
     if source.suffix == '.safetensors':
         return load_student(source), load_encoder(source.with_name('encoder.safetensors'))
-    student, encoder, _ = load_trained(source)
-    return student, encoder
+    return training.load_networks(source)
 
 
 def prune_style(

@@ -58,6 +58,32 @@ OPTIONS = ('width', 'height', 'steps', 'batch', 'warm_up', 'average', 'mimic', '
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `muon-ad train detector`."""
+    add_lesson_arguments(parser)
+    parser.add_argument('--weights', type=Path, metavar='FILE',
+                        help='start from these, dense or pruned, instead of from scratch')
+    parser.add_argument('--classes', help='comma-separated, known to annotations and teacher '
+                        '(default: those of --weights, else all that are annotated, else '
+                        f'{",".join(CLASSES)})')
+    parser.add_argument('--out', type=Path, required=True, metavar='FOLDER',
+                        help=f'where checkpoint.pt, log.csv, {WEIGHTS} and the model package go')
+    parser.add_argument('--resume', action='store_true', help='go on from --out/checkpoint.pt')
+    parser.add_argument('--checkpoint-every', type=int, default=200, metavar='STEPS')
+    for name in OPTIONS:
+        default = getattr(Recipe, name)
+        parser.add_argument(f'--{name.replace("_", "-")}', type=type(default), default=default)
+    parser.add_argument('--fp32', action='store_true', help='no bfloat16 (CPUs without AMX)')
+    steering.add_arguments(parser, RATES)
+    parser.add_argument('--sizes', type=size, nargs='*', default=[], metavar='WIDTHxHEIGHT',
+                        help='export variants of these sizes beside that of training')
+    parser.add_argument('--keep', metavar='CLASSES',
+                        help='export these classes alone: those that turned out well enough')
+    parser.add_argument('--name', default='detector', help='name of the model package')
+    parser.add_argument('--licence', default='', help='licence of the model package')
+    parser.add_argument('--threads', type=int, default=1)
+
+
+def add_lesson_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options for what a detector learns from."""
     annotated = parser.add_mutually_exclusive_group()
     annotated.add_argument('--coco', type=Path, metavar='FOLDER',
                            help='learn from annotations in the layout of COCO: '
@@ -76,29 +102,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--scenes', type=int, default=0, metavar='N',
                         help='so many frames of the built-in rendered scene as well')
     parser.add_argument('--frames', type=int, default=93, help='frames to take of a video')
-    parser.add_argument('--weights', type=Path, metavar='FILE',
-                        help='start from these, dense or pruned, instead of from scratch')
-    parser.add_argument('--classes', help='comma-separated, known to annotations and teacher '
-                        '(default: those of --weights, else all that are annotated, else '
-                        f'{",".join(CLASSES)})')
-    parser.add_argument('--out', type=Path, required=True, metavar='FOLDER',
-                        help=f'where checkpoint.pt, log.csv, {WEIGHTS} and the model package go')
-    parser.add_argument('--resume', action='store_true', help='go on from --out/checkpoint.pt')
-    parser.add_argument('--checkpoint-every', type=int, default=200, metavar='STEPS')
-    for name in OPTIONS:
-        default = getattr(Recipe, name)
-        parser.add_argument(f'--{name.replace("_", "-")}', type=type(default), default=default)
     parser.add_argument('--validate-on', type=int, default=500, metavar='N',
                         help='annotated pictures to measure the mAP on')
-    parser.add_argument('--fp32', action='store_true', help='no bfloat16 (CPUs without AMX)')
-    steering.add_arguments(parser, RATES)
-    parser.add_argument('--sizes', type=size, nargs='*', default=[], metavar='WIDTHxHEIGHT',
-                        help='export variants of these sizes beside that of training')
-    parser.add_argument('--keep', metavar='CLASSES',
-                        help='export these classes alone: those that turned out well enough')
-    parser.add_argument('--name', default='detector', help='name of the model package')
-    parser.add_argument('--licence', default='', help='licence of the model package')
-    parser.add_argument('--threads', type=int, default=1)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,13 +111,13 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     start = load_detector(args.weights) if args.weights else None
     wanted = _names(args.classes) if args.classes else start[1] if start else ()
-    data = _annotated(args, wanted)
+    data = annotated(args, wanted)
     classes = data.classes if data else wanted or CLASSES
     kept = _names(args.keep) if args.keep else classes
     if not set(kept) <= set(classes):
         raise ValueError(f'--keep is {kept}; expected some of {classes}')
     recipe = _recipe(args, classes)
-    lessons, unseen = _lessons(args, recipe, data)
+    lessons, unseen = lessons_of(args, recipe, data)
     net = for_classes(*start, classes) if start else None
     trainer = Trainer(recipe, lessons, net)
     if args.resume:
@@ -144,7 +149,7 @@ def _recipe(args: argparse.Namespace, classes: tuple[str, ...]) -> Recipe:
     )
 
 
-def _annotated(args: argparse.Namespace, wanted: tuple[str, ...]) -> DataSet | None:
+def annotated(args: argparse.Namespace, wanted: tuple[str, ...]) -> DataSet | None:
     """Return the annotated pictures that the options ask for, with no more than to validate on."""
     if not (args.coco or args.voc):
         return None
@@ -155,7 +160,7 @@ def _annotated(args: argparse.Namespace, wanted: tuple[str, ...]) -> DataSet | N
     return data
 
 
-def _lessons(
+def lessons_of(
     args: argparse.Namespace, recipe: Recipe, data: DataSet | None,
 ) -> tuple[Lessons, list[np.ndarray]]:
     """Return what to learn from, and pictures that are not learnt from."""

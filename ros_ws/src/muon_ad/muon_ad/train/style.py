@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from muon_ad.networks.resize import resize_to
 from muon_ad.networks.style import STYLE_SIZE
 from muon_ad.networks.style import StyleConfig
 from muon_ad.networks.style import StyleEncoder
@@ -124,52 +125,60 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
 
 
+Networks = tuple[StyleStudent, StyleEncoder]
+
+
 class Trainer:
     """Networks, optimiser and step counter of one run, which can be saved and resumed exactly.
 
     All randomness of a step is drawn from a generator seeded by (seed, step), so a resumed run
     sees what an uninterrupted one would have seen.
-
-    `networks`, where given, are student and encoder to go on from; what of them is frozen stays
-    as it is.
     """
 
-    def __init__(
-        self, corpus: Corpus, features: nn.Module, recipe: Recipe, config: StyleConfig,
-        networks: tuple[StyleStudent, StyleEncoder] | None = None,
-    ) -> None:
+    def __init__(self, corpus: Corpus, features: nn.Module, recipe: Recipe,
+                 config: StyleConfig, begin: Networks | None = None) -> None:
+        """Begin anew, or from trained networks whose style vectors the new ones go on to read.
+
+        The latter have no attention; what their encoder makes of a style stays as it is, and only
+        the student and the tokens of its attention learn.
+        """
         torch.manual_seed(recipe.seed)
         self.corpus, held = corpus.divided() if recipe.curriculum else (corpus, None)
         self.recipe = recipe
         self.config = config
         self.features = features.to(memory_format=torch.channels_last)
-        student, encoder = networks or (StyleStudent(config), StyleEncoder(config))
+        student, encoder = self._networks(begin)
         self.student = student.to(memory_format=torch.channels_last)
         self.encoder = encoder.to(memory_format=torch.channels_last)
         learning = nn.ModuleDict({'student': self.student, 'encoder': self.encoder})
-        self.parameters = [each for each in learning.parameters() if each.requires_grad]
+        self.parameters = list(learning.parameters())
         self.optimizer = network_optimizer(
             recipe.optimizer, learning, recipe.rate, weight_decay=1e-4,
             first=('student.stem', 'encoder.stages.0'), last=('student.last', 'encoder.head'),
         )
+        self._style = self.encoder if begin is None else self.encoder.tokens or nn.Module()
         self.step = 0
         # What a drawn style looks like to the features never changes.
         self._drawn = [self._statistics(to_tensor(image[None])) for image in corpus.builtin]
         self.steering = self._steering(held)
 
+    def _networks(self, begin: Networks | None) -> Networks:
+        student, encoder = StyleStudent(self.config), StyleEncoder(self.config)
+        if begin is not None:
+            _take_over(begin, student, encoder)
+        return student, encoder
+
     def _steering(self, held: Corpus | None) -> steering.Steering:
         recipe = self.recipe
-        frozen = not any(each.requires_grad for each in self.encoder.parameters())
-        style = nn.Module() if frozen else self.encoder     # what the last phase freezes
         if held is None:
             # Constant so long that a run can be prolonged, or cut short, by resuming with other
             # steps.
             plan = steering.RiseAndFall(recipe.steps, recipe.rate, RISE, 0.75 * recipe.steps)
-            return steering.Steering(self.optimizer, plan, style)
+            return steering.Steering(self.optimizer, plan, self._style)
         plan = Curriculum(recipe.steps, rate=recipe.rate, warm_up=RISE)
         rng = np.random.default_rng([recipe.seed, 0, 1])
         batch = held.batch(replace(recipe, batch=2 * recipe.batch), rng)
-        return steering.Steering(self.optimizer, plan, style,
+        return steering.Steering(self.optimizer, plan, self._style,
                                  partial(self._validate, *batch))
 
     def _statistics(self, styles: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -303,6 +312,34 @@ def _steadiness(found: torch.Tensor, again: torch.Tensor, dy: int, dx: int) -> t
                       _inner(found[:, :, dy:, dx:]))
 
 
+def _take_over(begin: Networks, student: StyleStudent, encoder: StyleEncoder) -> None:
+    """Give an attentive student and its encoder the weights of those without; freeze the style."""
+    for old, new in zip(begin, (student, encoder), strict=True):
+        missing, odd = new.load_state_dict(old.state_dict(), strict=False)
+        odd += [name for name in missing if not name.startswith(('attention.', 'tokens.'))]
+        if odd:
+            raise ValueError(f'cannot begin with a network of other sizes: {odd[:3]} do not fit')
+    encoder.requires_grad_(False)
+    encoder.tokens.requires_grad_(True)
+
+
+def load_networks(path: Path) -> Networks:
+    """Rebuild student and encoder of a checkpoint.
+
+    Raises FileNotFoundError, or ValueError where the file is not such a checkpoint.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such checkpoint; `muon-ad train style` writes it')
+    state = load_checkpoint(path, {})
+    if not isinstance(state, dict) or not {'config', 'student', 'encoder'} <= state.keys():
+        raise ValueError(f'{path}: not a checkpoint of `muon-ad train style`')
+    config = StyleConfig.from_dict(state['config'])
+    student, encoder = StyleStudent(config), StyleEncoder(config)
+    resize_to(student, state['student'])    # of one that is being pruned, it is smaller
+    encoder.load_state_dict(state['encoder'])
+    return student, encoder
+
+
 def load_corpus(
     content: Sequence[Path], paintings: Sequence[Path], builtin: Sequence[Path],
 ) -> Corpus:
@@ -326,6 +363,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoint and log')
     parser.add_argument('--resume', action='store_true',
                         help='continue from the checkpoint in OUT')
+    parser.add_argument('--tokens', type=int, default=0, metavar='SIDE',
+                        help='let the student attend to SIDE x SIDE places of the style image, a '
+                        'divisor of 16, such as 8; needs --begin (default 0: no attention)')
+    parser.add_argument('--begin', type=Path, metavar='CHECKPOINT',
+                        help='of a training without --tokens: the networks to begin with, whose '
+                        'style vectors stay as they are')
     parser.add_argument('--checkpoint-every', type=int, default=500, metavar='STEPS')
     parser.add_argument('--steps', type=int, default=recipe.steps)
     parser.add_argument('--batch', type=int, default=recipe.batch)
@@ -352,6 +395,13 @@ def loss_weight(text: str) -> tuple[str, float]:
     return name, weight
 
 
+def check_attention(tokens: int, begin: Path | None) -> None:
+    """Raise ValueError where --tokens and --begin do not make an attention together."""
+    if tokens not in (1, 2, 4, 8, 16) or begin is None:
+        raise ValueError(f'--tokens is {tokens} and --begin {begin}; expected 1, 2, 4, 8 or 16, '
+                         'and the checkpoint of a training without --tokens')
+
+
 def run(args: argparse.Namespace) -> int:
     """Train as asked; returns the exit code."""
     torch.set_num_threads(args.threads)
@@ -359,9 +409,15 @@ def run(args: argparse.Namespace) -> int:
     recipe = Recipe(steps=args.steps, batch=args.batch, crop=args.crop, rate=rate, seed=args.seed,
                     optimizer=args.optimizer, curriculum=args.curriculum == 'on',
                     half=not args.fp32, weights={**WEIGHTS, **dict(args.weights)})
+    config = StyleConfig(tokens=args.tokens)
+    begin = None
+    if args.tokens or args.begin:
+        check_attention(args.tokens, args.begin)
+        begin = load_networks(args.begin)
+        recipe = replace(recipe, warm=0, ramp=1)    # both were done before
     features = perceptual.load_features(args.features)
     corpus = load_corpus(args.content, args.paintings, args.styles)
-    trainer = Trainer(corpus, features, recipe, StyleConfig())
+    trainer = Trainer(corpus, features, recipe, config, begin)
     if args.resume:
         trainer.load(args.out / CHECKPOINT)
     learn(trainer, recipe.steps, args.out, COLUMNS, args.checkpoint_every)

@@ -31,6 +31,8 @@ from muon_ad.networks.style import UpConv
 from muon_ad.networks.weights import load_network
 from muon_ad.networks.weights import save_network
 from muon_ad.runtime.package import sha256_of
+from muon_ad.train.checkpoint import load_checkpoint
+from muon_ad.train.style import load_networks
 
 SIZES = ((320, 240), (640, 480))
 OPSET = 17
@@ -159,23 +161,6 @@ def load_encoder(path: Path) -> StyleEncoder:
     return encoder.eval()
 
 
-def load_checkpoint(path: Path) -> tuple[StyleStudent, StyleEncoder, dict]:
-    """Rebuild both networks, in fp32; also returns the checkpoint's step and recipe.
-
-    Raises FileNotFoundError, or ValueError where the file is not such a checkpoint.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint; `muon-ad train style` writes it')
-    state = torch.load(path, map_location='cpu', weights_only=True)
-    if not isinstance(state, dict) or not {'config', 'student', 'encoder'} <= state.keys():
-        raise ValueError(f'{path}: not a checkpoint of `muon-ad train style`')
-    config = StyleConfig.from_dict(state['config'])
-    student, encoder = StyleStudent(config), StyleEncoder(config)
-    resize_to(student, state['student'])    # one that is being pruned is smaller
-    encoder.load_state_dict(state['encoder'])
-    return student, encoder, {'steps': state['step'], **state['recipe']}
-
-
 def export_student(student: StyleStudent, style_length: int, path: Path) -> None:
     """Write the student as ONNX, for frames of any size and style vectors of `style_length`."""
     frame = torch.zeros(1, 240, 320, 3, dtype=torch.uint8)
@@ -219,11 +204,12 @@ def parameters(student: nn.Module) -> int:
 
 def add_checkpoint(path: Path, folder: Path, variant: str) -> dict[str, Any]:
     """Copy both networks of a training's checkpoint into a package; return how they were made."""
-    student, encoder, training = load_checkpoint(path)
+    student, encoder = load_networks(path)
+    state = load_checkpoint(path, {})
     config = student.config.to_dict()
     save_network(weights_file(folder, variant), student, STUDENT, config)
     save_network(weights_file(folder, 'encoder'), encoder, ENCODER, config)
-    return training
+    return {'steps': state['step'], **state['recipe']}
 
 
 def add_student(path: Path, folder: Path, variant: str) -> None:

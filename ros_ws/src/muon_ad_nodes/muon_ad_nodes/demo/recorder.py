@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections import OrderedDict
 from dataclasses import dataclass
 from dataclasses import field
@@ -50,6 +51,8 @@ class Recorder(Node):
         self._lock = threading.Lock()
         self._views = {camera: View() for camera in image_topics}
         self.statuses: dict[str, TaskStatus] = {}
+        # How many statuses, one a second, had which variant in use.
+        self.variants: dict[str, Counter[str]] = {task: Counter() for task in tasks}
         self.first_result: dict[str, float] = {}
         self._ended_at: float | None = None
         self._subscribed = []
@@ -110,6 +113,8 @@ class Recorder(Node):
 
     def _keep_status(self, task: str, status: TaskStatus) -> None:
         self.statuses[task] = status
+        if status.variant and status.frames:
+            self.variants[task][status.variant] += 1
         if self._ended_at is None and 'end of input' in status.message:
             self._ended_at = time.monotonic()
         if status.frames:

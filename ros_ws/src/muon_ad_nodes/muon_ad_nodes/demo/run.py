@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -112,7 +113,8 @@ class Demo:
             'duration_s': round(span, 2),
             'first_stylised_s': self._first_stylised(recorder),
             'tasks': {
-                task.lstrip('/'): summarise(recorder.statuses.get(task, TaskStatus()))
+                task.lstrip('/'): summarise(recorder.statuses.get(task, TaskStatus()),
+                                            recorder.variants[task])
                 for task in self._tasks
             },
         }
@@ -133,9 +135,13 @@ class Demo:
         return round(min(moments) - self._begun, 2) if moments else None
 
 
-def summarise(status: TaskStatus) -> dict:
-    """Return the figures of one task for summary.json; null where nothing was measured."""
+def summarise(status: TaskStatus, variants: Mapping[str, int]) -> dict:
+    """Return the figures of one task for summary.json; null where nothing was measured.
+
+    `variants` counts the seconds in which each level of detail was in use.
+    """
     latency = total_latency(status)
+    seconds = sum(variants.values())
     return {
         'frames': status.frames,
         'fps': round(status.fps, 2),
@@ -145,4 +151,7 @@ def summarise(status: TaskStatus) -> dict:
         },
         'dropped': dropped(status),
         'rss_mb': round(status.rss_mb, 1),
+        'variants': {name: round(count / seconds, 3) for name, count in variants.items()},
+        'variant_switches': next(
+            (int(item.value) for item in status.values if item.key == 'lod_switches'), 0),
     }

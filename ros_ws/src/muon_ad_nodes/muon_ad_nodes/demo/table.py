@@ -7,8 +7,10 @@ from muon_ad_msgs.msg import StageLatency
 from muon_ad_msgs.msg import TaskStatus
 
 COLUMNS = (
-    'task', 'state', 'FPS', 'p50 ms', 'p99 ms', 'frames', 'dropped', 'scheduling', 'CPU %', 'MB',
+    'task', 'state', 'variant', 'FPS', 'p50 ms', 'p99 ms', 'frames', 'dropped', 'scheduling',
+    'CPU %', 'MB',
 )
+TEXTS = ('task', 'state', 'variant')
 
 
 def total_latency(status: TaskStatus) -> StageLatency | None:
@@ -25,7 +27,7 @@ def make_table(statuses: dict[str, TaskStatus], tasks: tuple[str, ...], caption:
     """Return the table of all tasks; those not heard of yet have a row, too."""
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify='left')
     for column in COLUMNS:
-        table.add_column(column, justify='left' if column in ('task', 'state') else 'right')
+        table.add_column(column, justify='left' if column in TEXTS else 'right')
     for task in tasks:
         status = statuses.get(task)
         table.add_row(task, *(_cells(status) if status is not None else ['starting']))
@@ -39,6 +41,7 @@ def _cells(status: TaskStatus) -> list[str]:
         scheduling += f' {status.scheduling_priority}'
     return [
         status.state,
+        status.variant,
         f'{status.fps:.1f}',
         f'{latency.p50_ms:.1f}' if latency else '',
         f'{latency.p99_ms:.1f}' if latency else '',
