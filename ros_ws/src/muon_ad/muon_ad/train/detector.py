@@ -52,8 +52,8 @@ CLASSES = ('person', 'chair', 'couch', 'dining table', 'potted plant', 'tv', 'bo
            'bed')
 WEIGHTS = 'detector.safetensors'
 SIDE = 400  # short side of the pictures in memory
-OPTIONS = ('width', 'height', 'steps', 'batch', 'average', 'mimic', 'pool', 'fresh', 'seed',
-           'validate_every')
+OPTIONS = ('width', 'height', 'steps', 'batch', 'warm_up', 'average', 'mimic', 'pool', 'fresh',
+           'seed', 'validate_every')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
