@@ -51,6 +51,13 @@ class Graph:
         nodes = {each.name: each for _, above in parts for each in above}
         return sources.pop(), [*nodes.values(), node]
 
+    def redirect(self, name: str, to: str) -> None:
+        """Let all that read one tensor read another."""
+        for user in self.users.get(name, ()):
+            for index, each in enumerate(user.input):
+                if each == name:
+                    user.input[index] = to
+
     def value(self, name: str) -> np.ndarray:
         """Return a constant. Raises KeyError where the tensor is none."""
         return numpy_helper.to_array(self.constants[name])

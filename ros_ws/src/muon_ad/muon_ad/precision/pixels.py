@@ -110,9 +110,9 @@ def bytes_in(model: onnx.ModelProto, pixels: Pixels) -> None:
         name = chain[-1].input[0]
     for node in reversed(chain):        # from the bytes on, past what computes with them
         if node.op_type not in MOVERS:
-            _redirect(graph, node.output[0], node.input[0])
+            graph.redirect(node.output[0], node.input[0])
     last = chain[0]
-    _redirect(graph, quantise.output[0],
+    graph.redirect(quantise.output[0],
               last.output[0] if last.op_type in MOVERS else last.input[0])
     gone = [quantise, *(node for node in chain if node.op_type not in MOVERS)]
     # What was inferred of the types between has changed.
@@ -133,7 +133,7 @@ def bytes_out(model: onnx.ModelProto, pixels: Pixels) -> None:
         made = graph.maker[source.input[0]]
         node = copy.deepcopy(made)
         node.output[0] = pixels.cast
-        _redirect(graph, source.input[0], pixels.cast)
+        graph.redirect(source.input[0], pixels.cast)
         replace(model, [cast, made], [node])
         return
     scale, zero = f'{pixels.cast}_scale', f'{pixels.cast}_zero_point'
@@ -144,13 +144,6 @@ def bytes_out(model: onnx.ModelProto, pixels: Pixels) -> None:
     node = helper.make_node('QuantizeLinear', [pixels.tensor, scale, zero], [pixels.cast],
                             name=f'{cast.name}_quantised')
     replace(model, [cast], [node])
-
-
-def _redirect(graph: Graph, name: str, to: str) -> None:
-    for user in graph.users.get(name, ()):
-        for index, each in enumerate(user.input):
-            if each == name:
-                user.input[index] = to
 
 
 def _casts(node: onnx.NodeProto, kind: int) -> bool:

@@ -13,6 +13,8 @@ from muon_ad.precision.graph import Graph
 from muon_ad.precision.graph import MOVERS
 from muon_ad.precision.graph import replace
 from muon_ad.precision.modulation import fold_modulation
+from muon_ad.precision.moving import move_bytes
+from muon_ad.precision.moving import pad_borders
 from muon_ad.precision.pixels import bytes_in
 from muon_ad.precision.pixels import bytes_out
 from muon_ad.precision.pixels import Pixels
@@ -61,6 +63,8 @@ def finish(
     """Return a quantised model as a CPU runs it best: no float pictures, styles in integers."""
     result = copy.deepcopy(model)
     fold_modulation(result)
+    move_bytes(result)
+    pad_borders(result)
     if pixels_in is not None and _quantises(result, pixels_in.tensor):
         bytes_in(result, pixels_in)
     if pixels_out is not None:
