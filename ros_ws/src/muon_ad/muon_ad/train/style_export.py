@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from muon_ad.documents import read_document
 from muon_ad.networks.resize import resize_to
+from muon_ad.networks.style import frame_statistics
 from muon_ad.networks.style import PADDING
 from muon_ad.networks.style import STRIDE
 from muon_ad.networks.style import STYLE_SIZE
@@ -45,7 +46,7 @@ class ExportedStudent(nn.Module):
     """The student with pixels in and out: uint8 [1, H, W, 3] and style [1, S] to the same.
 
     Pixels are bytes with their channels last wherever they are only moved, which is where moving
-    is cheap, also in INT8; their scale and offset are part of the first convolution.
+    is cheap, also in INT8. Evening out the frame is part of the first scale and shift.
     """
 
     def __init__(self, student: StyleStudent) -> None:
@@ -53,8 +54,11 @@ class ExportedStudent(nn.Module):
         self.student = student = copy.deepcopy(student).eval().requires_grad_(False)
         stem = student.stem
         stem.weight.data = _channels_last(stem.weight.transpose(0, 1), STRIDE).transpose(0, 1)
-        stem.bias.data -= stem.weight.sum((1, 2, 3))
-        stem.weight.data *= 2 / 255
+        by_colour = stem.weight.unflatten(1, (-1, 3)).sum((1, 3, 4))
+        self.register_buffer('by_colour', by_colour)
+        self.register_buffer('bias', stem.bias.data.clone())
+        stem.bias.data.zero_()
+        stem.weight.data /= 255
         self.fine, self.last = _plain(student.fine), _plain(student.last)
         _fill_up(self.last)
         places = student.fine_style
@@ -66,11 +70,28 @@ class ExportedStudent(nn.Module):
         """Stylise; rounds to the nearest grey level."""
         student = self.student
         x = _unshuffled(image, STRIDE).permute(0, 3, 1, 2).float()
-        x = student.body(F.relu(student.style(student.stem(x), style)), style)
+        scale, shift = self._evening(image, style)
+        x = student.body(F.relu(student.stem(x) * scale + shift), style)
         x = F.relu(student.fine_style(self.fine(x), style))
         x = _shuffled(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         x = (torch.sigmoid(self.last(x)) * 255 + 0.5).to(torch.uint8)
         return _shuffled(x.permute(0, 2, 3, 1)[..., :12])
+
+    def _evening(
+        self, image: torch.Tensor, style: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scale and shift [1, C, 1, 1] of what the stem makes of a frame's bytes.
+
+        With n = (image - mean) / (2 deviation) and stem(n) = W n + b, scale * stem(n) + shift is
+        as well (scale / (2 deviation)) * W image + scale * (b - W mean / (2 deviation)) + shift.
+        """
+        mean, deviation = frame_statistics(image.permute(0, 3, 1, 2), peak=255.0)
+        places = self.student.style
+        scale, shift = style[:, places.scale], style[:, places.shift]
+        contrast = 2 * deviation.flatten(1)
+        offset = self.bias - mean.flatten(1) @ self.by_colour.T / contrast
+        scale, shift = scale / contrast, scale * offset + shift
+        return scale[:, :, None, None], shift[:, :, None, None]
 
 
 class _Bordered(nn.Module):
