@@ -19,10 +19,10 @@ import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from muon_ad.deploy.rebuilt import agreement
 from muon_ad.documents import read_document
 from muon_ad.networks.resize import resize_to
 from muon_ad.networks.style import frame_statistics
-from muon_ad.networks.style import PADDING
 from muon_ad.networks.style import STRIDE
 from muon_ad.networks.style import STYLE_SIZE
 from muon_ad.networks.style import StyleConfig
@@ -31,7 +31,9 @@ from muon_ad.networks.style import StyleStudent
 from muon_ad.networks.style import UpConv
 from muon_ad.networks.weights import load_network
 from muon_ad.networks.weights import save_network
+from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import sha256_of
+from muon_ad.runtime.style import read_style
 from muon_ad.train.checkpoint import load_checkpoint
 from muon_ad.train.style import load_networks
 
@@ -64,7 +66,6 @@ class ExportedStudent(nn.Module):
         places = student.fine_style
         places.scale, places.shift = places.scale.repeat(4), places.shift.repeat(4)
         student.fine = student.last = None
-        _lay_borders(self)
 
     def forward(self, image: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """Stylise; rounds to the nearest grey level."""
@@ -89,35 +90,9 @@ class ExportedStudent(nn.Module):
         places = self.student.style
         scale, shift = style[:, places.scale], style[:, places.shift]
         contrast = 2 * deviation.flatten(1)
-        offset = self.bias - mean.flatten(1) @ self.by_colour.T / contrast
+        offset = self.bias - (self.by_colour * mean.flatten(1)).sum(1) / contrast
         scale, shift = scale / contrast, scale * offset + shift
         return scale[:, :, None, None], shift[:, :, None, None]
-
-
-class _Bordered(nn.Module):
-    """A 3x3 convolution whose border is laid on by slices and concatenations.
-
-    These a DLA runs, and ONNX's Pad it does not; a CPU takes as long for both.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-        conv.padding, conv.padding_mode = (0, 0), 'zeros'
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, inputs, H, W] -> [N, outputs, H, W]."""
-        x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
-        return self.conv(torch.cat([x[..., :1], x, x[..., -1:]], 3))
-
-
-def _lay_borders(module: nn.Module) -> None:
-    """Replace the convolutions that pad by repeating the border."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d) and child.padding_mode == PADDING:
-            setattr(module, name, _Bordered(child))
-        else:
-            _lay_borders(child)
 
 
 def _plain(up: UpConv) -> nn.Conv2d:
@@ -263,7 +238,8 @@ def build_package(folder: Path, default: str = '', training: Mapping | None = No
 
     `default` is the style to start with (empty: as before, or the first). What was measured
     (`quality`) and the quantised variants stay where the network they belong to is the same as
-    before. Returns the path of model.yaml.
+    before. Returns the path of model.yaml. Raises DisagreementError where an ONNX file does not do
+    on the style images what its network does.
     """
     path = folder / 'model.yaml'
     before = read_document(path) if path.is_file() else {}
@@ -306,6 +282,12 @@ def build_package(folder: Path, default: str = '', training: Mapping | None = No
     if same and 'quality' in before:
         data['quality'] = before['quality']
     path.write_text(yaml.safe_dump(data, sort_keys=False, width=99), encoding='utf-8')
+    package = load_package(folder)
+    pictures = [read_style(image) for image in images[:3]]
+    for name in students:
+        variant = package.variant('{}_{}x{}'.format(name, *SIZES[0]))
+        print(variant.name, 'is', agreement(package, variant, weights_file(folder, name), pictures),
+              'from torch')
     return path
 
 
