@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch', type=int, default=training.Recipe.batch)
     parser.add_argument('--crop', type=int, default=training.Recipe.crop,
                         help='pixels, a multiple of 8')
+    parser.add_argument('--weights', type=partial(training.loss_weight, known=WEIGHTS), nargs='+',
+                        default=[], metavar='NAME=VALUE',
+                        help=f'weights of losses, instead of {WEIGHTS}')
     parser.add_argument('--bf16', action='store_true',
                         help='bfloat16 (slow on CPUs without AMX or AVX512)')
     options.add_arguments(parser, RATES)
@@ -179,7 +183,8 @@ def run(args: argparse.Namespace) -> int:
     rate = RATES[args.optimizer] if args.rate is None else args.rate
     recipe = training.Recipe(
         steps=args.steps, batch=args.batch, crop=args.crop, rate=rate, seed=args.seed,
-        optimizer=args.optimizer, warm=0, ramp=1, half=args.bf16, weights=dict(WEIGHTS))
+        optimizer=args.optimizer, warm=0, ramp=1, half=args.bf16,
+        weights={**WEIGHTS, **dict(args.weights)})
     dense, _ = load_networks(args.source)
     corpus = training.load_corpus(args.content, args.paintings, args.styles)
     features = perceptual.load_features(args.features)

@@ -286,8 +286,8 @@ def build_package(folder: Path, default: str = '', training: Mapping | None = No
     pictures = [read_style(image) for image in images[:3]]
     for name in students:
         variant = package.variant('{}_{}x{}'.format(name, *SIZES[0]))
-        print(variant.name, 'is', agreement(package, variant, weights_file(folder, name), pictures),
-              'from torch')
+        apart = agreement(package, variant, weights_file(folder, name), pictures)
+        print(f'{variant.name}: {apart} from torch')
     return path
 
 
