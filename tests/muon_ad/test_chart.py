@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from muon_ad.chart import bar_chart
 from muon_ad.chart import COLOURS
 from muon_ad.chart import line_chart
 
@@ -39,3 +40,14 @@ def test_marks_show_points_and_one_that_stands_alone():
     assert not len(where(plain, COLOURS[1])[0])
     assert len(where(marked, COLOURS[1])[0]) > 50
     assert len(where(marked, COLOURS[0])[0]) > len(where(plain, COLOURS[0])[0])
+
+
+def test_bars_are_as_long_as_their_values_and_the_marked_ones_differ():
+    picture = bar_chart('t', 'x', {'a': 10.0, 'b': 5.0, 'c': float('nan')}, marked={'b'})
+
+    def pixels(colour):
+        return (picture == np.array(colour)).all(axis=2).sum()
+
+    assert pixels(COLOURS[0]) == pytest.approx(2 * pixels(COLOURS[1]), rel=0.02)
+    with pytest.raises(ValueError, match='nothing to draw'):
+        bar_chart('t', 'x', {})
