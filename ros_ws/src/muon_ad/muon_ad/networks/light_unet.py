@@ -97,8 +97,7 @@ def shrink(
     """Cut a dense U-Net, in place, to a plan.
 
     `kept` holds, for modules in heads, groups and features, the indices that stay; without it,
-    the first ones stay. New convolutions begin at zero, in evaluation mode where the model is.
-    Raises LightError, SlicingError.
+    the first ones stay. New convolutions begin at zero. Raises LightError, SlicingError.
     """
     for name, cut, kind, counts in (
         ('heads', keep_heads, Attention, light.heads),
@@ -113,17 +112,20 @@ def shrink(
     for path, hidden in light.without_skip.items():
         drop_skip(_part(model, path, ResnetBlock2D), hidden)
     for path, bases in light.dynamic.items():
-        _part(model, path, Attention)
-        block, around = _surroundings(model, path)
-        like = block.norm1.weight
-        block.attn1 = TokenDynamicConv(len(like), bases).to(like.device, like.dtype).train(
-            model.training)
-        if tell_shape not in around._forward_pre_hooks.values():
-            around.register_forward_pre_hook(tell_shape, with_kwargs=True)
+        _convolve(model, path, bases)
     for path in light.removed:
-        _part(model, path, Attention)
         block, _ = _surroundings(model, path)
         block.attn1, block.norm1 = NoAttention(), nn.Identity()
+
+
+def _convolve(model: nn.Module, path: str, bases: int) -> None:
+    """Put a dynamic convolution where a self-attention layer is."""
+    block, around = _surroundings(model, path)
+    like = block.norm1.weight
+    made = TokenDynamicConv(len(like), bases).to(like.device, like.dtype)
+    block.attn1 = made.train(model.training)
+    if tell_shape not in around._forward_pre_hooks.values():
+        around.register_forward_pre_hook(tell_shape, with_kwargs=True)
 
 
 def attentions(model: nn.Module) -> dict[str, Attention]:
@@ -184,6 +186,7 @@ def _surroundings(
     model: nn.Module, path: str,
 ) -> tuple[BasicTransformerBlock, Transformer2DModel]:
     """Return the block of a self-attention layer and the transformer around it."""
+    _part(model, path, Attention)
     block, _, name = path.rpartition('.')
     around = block.partition('.transformer_blocks.')[0]
     if name != 'attn1':
