@@ -8,7 +8,7 @@ import pytest
 FORBIDDEN = ('torch', 'torchvision', 'rclpy', 'sensor_msgs', 'muon_ad_msgs')
 MODULES = (
     'package', 'installed', 'engine', 'style', 'detection', 'decoders', 'boxes', 'positions',
-    'surroundings', 'entropy', 'lod',
+    'surroundings', 'entropy', 'lod', 'memory',
 )
 
 

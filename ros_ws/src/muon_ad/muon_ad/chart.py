@@ -1,6 +1,7 @@
-"""A line chart as a picture, for reports of programs that run where no plotting library is."""
+"""Charts as pictures, for reports of programs that run where no plotting library is."""
 
 import math
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -51,6 +52,35 @@ def line_chart(
     return picture
 
 
+def bar_chart(
+    title: str, across: str, bars: Mapping[str, float], marked: Collection[str] = (),
+    width: int = 960,
+) -> np.ndarray:
+    """Draw a bar to the right for each name into an rgb8 image [H, W, 3], `width` pixels wide.
+
+    Bars begin at 0; those of the names in `marked` have the second colour. Values below 0 or not
+    finite have none. Raises ValueError where there is no name.
+    """
+    if not bars:
+        raise ValueError(f'nothing to draw in {title!r}')
+    lengths = {name: max(0.0, value) if math.isfinite(value) else 0.0
+               for name, value in bars.items()}
+    left = min(width // 2, 24 + 9 * max(map(len, bars)))
+    picture = np.full((_TOP + _LEGEND_ROW * len(bars) + _BOTTOM, width, 3), _PAPER, np.uint8)
+    xs = _ticks(0.0, max(lengths.values()) or 1.0)
+    box = left, _TOP, width - 3 * _RIGHT, picture.shape[0] - _BOTTOM
+    _draw_axes(picture, box, xs, np.array([0.0, 1.0]), across, '', ups=False)
+    _text(picture, title, (_RIGHT, 28), 0.6)
+    for row, (name, length) in enumerate(lengths.items()):
+        y = _TOP + row * _LEGEND_ROW
+        end = int(_placed(np.array([[length, 0.0]]), box, xs, np.array([0.0, 1.0]))[0, 0])
+        cv2.rectangle(picture, (left, y + 4), (end, y + _LEGEND_ROW - 4),
+                      COLOURS[int(name in marked)], -1)
+        _text(picture, name, (_RIGHT, y + 15))
+        _text(picture, f'{bars[name]:.3g}', (end + 6, y + 15))
+    return picture
+
+
 def _finite(line: Line) -> np.ndarray:
     points = np.column_stack([np.asarray(each, np.float64) for each in line])
     return points[np.isfinite(points).all(axis=1)]
@@ -74,14 +104,14 @@ def _placed(
 
 def _draw_axes(
     picture: np.ndarray, box: tuple[int, int, int, int], xs: np.ndarray, ys: np.ndarray,
-    across: str, up: str,
+    across: str, up: str, ups: bool = True,
 ) -> None:
     left, top, right, bottom = box
     for x in xs:
         at = int(_placed(np.array([[x, ys[0]]]), box, xs, ys)[0, 0])
         cv2.line(picture, (at, top), (at, bottom), _GRID, 1)
         _text(picture, f'{x:g}', (at - 5 * len(f'{x:g}'), bottom + 20))
-    for y in ys:
+    for y in ys if ups else ():
         at = int(_placed(np.array([[xs[0], y]]), box, xs, ys)[0, 1])
         cv2.line(picture, (left, at), (right, at), _GRID, 1)
         _text(picture, f'{y:g}', (left - 10 - 9 * len(f'{y:g}'), at + 5))

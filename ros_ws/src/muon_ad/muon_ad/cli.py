@@ -22,6 +22,7 @@ COMMANDS = {
     'models list': ('muon_ad.models', 'show the model packages in a folder, and check them'),
     'replay': ('muon_ad.replay.command', 'run networks over a bag; record, compare'),
     'stylize': ('muon_ad.distill.command', 'redraw pictures in the style of another'),
+    'quantize': ('muon_ad.precision.command', 'make INT8 or FP16 variants, and say their cost'),
     'models export': ('muon_ad.export', 'turn a torchvision detector into a model package'),
     'top': ('muon_ad_nodes.top.command', 'show all tasks that run, live or as JSON'),
     'trace': ('muon_ad_nodes.trace.command', 'trace where the time of each frame goes'),

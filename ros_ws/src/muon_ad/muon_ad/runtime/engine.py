@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from muon_ad.runtime.memory import exceeds_limit
+from muon_ad.runtime.memory import take_arena
+
 logger = logging.getLogger(__name__)
 
 PROVIDERS = {
@@ -34,7 +37,8 @@ class EngineOptions:
 
     `providers` in order of preference, from tensorrt, cuda and cpu; those not present are skipped
     and reported. `threads` is the number of threads inside an operator. `memory_limit_mb` (0:
-    none) bounds the arena of CUDA and TensorRT's workspace. `dla_core` -1 leaves the DLA alone.
+    none) bounds working memory: the arena of the CPU, which is then taken as a whole at once, that
+    of CUDA, and TensorRT's workspace. `dla_core` -1 leaves the DLA alone.
     """
 
     providers: tuple[str, ...] = ('cpu',)
@@ -82,16 +86,12 @@ class Engine:
         if not self.path.is_file():
             raise EngineError(f'{self.path}: no such model file')
         ort.disable_telemetry_events()  # a robot reports to nobody
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self.options.threads
-        settings.inter_op_num_threads = 1
-        # Spinning worker threads steal the core from the other tasks between two frames.
-        settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
         try:
             session = ort.InferenceSession(
-                str(self.path), settings, providers=self._providers()
+                str(self.path), self.settings(), providers=self._providers()
             )
         except Exception as error:  # noqa: BLE001 - ORT raises bare RuntimeError subclasses
+            self.check_limit(error)
             raise EngineError(f'{self.path}: ONNX Runtime cannot load it: {error}') from error
         asked, got = self.options.providers[0], _short_name(session.get_providers()[0])
         if got.lower() != asked and not self.notes:
@@ -99,6 +99,40 @@ class Engine:
         for note in self.notes:
             logger.warning('%s: %s', self.path.name, note)
         return session
+
+    def settings(self) -> ort.SessionOptions:
+        """Return the options of a session as this engine's; with a limit, in a new arena."""
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = self.options.threads
+        settings.inter_op_num_threads = 1
+        # Spinning worker threads steal the core from the other tasks between two frames.
+        settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        if self.options.memory_limit_mb:
+            take_arena(settings, self.options.memory_limit_mb)
+        return settings
+
+    def check_limit(self, error: Exception) -> None:
+        """Say it plainly where a limit that was asked for is why ONNX Runtime failed."""
+        if self.options.memory_limit_mb and exceeds_limit(error):
+            raise EngineError(
+                f'{self.path.name}: memory_limit_mb is {self.options.memory_limit_mb}, and the '
+                'network needs more for such frames; expected a larger limit, 0 for none, or a '
+                'smaller variant'
+            ) from error
+
+    def input_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an input as it was last, or as the network fixes it.
+
+        Raises EngineError where it is open and nothing ran yet.
+        """
+        if name in self._bound:
+            return self._bound[name][1]
+        shape = self.inputs[name].shape
+        if all(isinstance(each, int) for each in shape):
+            return tuple(shape)
+        raise EngineError(
+            f'{self.path.name}: input {name} has the open shape {shape}; run it once'
+        )
 
     def _providers(self) -> list[str | tuple[str, dict]]:
         available = ort.get_available_providers()
@@ -120,7 +154,8 @@ class Engine:
     def _provider_options(self, name: str) -> dict[str, str]:
         limit = self.options.memory_limit_mb << 20
         if name == 'cuda':
-            return {'gpu_mem_limit': str(limit)} if limit else {}
+            grow = {'gpu_mem_limit': str(limit), 'arena_extend_strategy': 'kSameAsRequested'}
+            return grow if limit else {}
         if name != 'tensorrt':
             return {}
         cache = self.options.cache_dir.expanduser()
@@ -159,6 +194,7 @@ class Engine:
             raise
         except Exception as error:  # noqa: BLE001 - ORT raises bare RuntimeError subclasses
             self._results = []
+            self.check_limit(error)
             raise EngineError(f'{self.path.name}: inference failed: {error}') from error
         return self._results
 

@@ -45,7 +45,8 @@ ENGINE = (
     ),
     Parameter(
         'memory_limit_mb', 0,
-        'Limit of the GPU memory of this task, in MiB (CUDA arena, TensorRT workspace); 0: none.',
+        'Limit of the working memory of each network of this task, in MiB: on the CPU, where it '
+        'is taken at once, of the CUDA arena and of the TensorRT workspace; 0: none.',
         range=(0, 1 << 20),
     ),
     Parameter(
