@@ -20,6 +20,7 @@ Pictures are generated or scikit-image's; nothing is downloaded.
 import argparse
 import time
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,16 +159,18 @@ def outcome(made: Bench, case: Case, steps: int, seed: int) -> tuple[float, floa
     return before, mean_loss(made.dense.with_denoiser(learning.result()), made.judged)
 
 
-def seconds(backbone: DiffusionBackbone, batch: Batch, passes: int) -> list[float]:
-    """Return the CPU seconds of each pass."""
-    found = []
+def seconds(backbones: Sequence[DiffusionBackbone], passes: int) -> list[list[float]]:
+    """Return the CPU seconds of passes over latents of 256 pixels a side, by turns, for each."""
+    side = 256 // backbones[0].downscale
+    latents = torch.randn(1, backbones[0].latent_channels, side, side)
+    found = [[] for _ in backbones]
     with torch.no_grad():
-        backbone.predict(batch.noisy, batch.times)
-        for _ in range(passes):
-            begun = time.process_time()
-            backbone.predict(batch.noisy, batch.times)
-            found.append(time.process_time() - begun)
-    return found
+        for _ in range(passes + 1):
+            for backbone, taken in zip(backbones, found, strict=True):
+                begun = time.process_time()
+                backbone.predict(latents, 500)
+                taken.append(time.process_time() - begun)
+    return [taken[1:] for taken in found]       # the first one warms up
 
 
 def sizes(made: Bench, scope: Scope) -> dict[str, dict]:
@@ -177,7 +180,7 @@ def sizes(made: Bench, scope: Scope) -> dict[str, dict]:
     plan = plan_light(made.dense.denoiser, Shares())
     kept = choose(plan, {**made.measured.heads, **made.measured.groups, **made.measured.features})
     backbones = made.dense, made.dense.with_denoiser(convert(made.dense.denoiser, plan, kept))
-    slow, fast = (seconds(each, made.judged[0], scope.passes) for each in backbones)
+    slow, fast = seconds(backbones, scope.passes)
     return {
         'light_parameters': spread([light.parameters / dense.parameters]),
         'light_flops': spread([light.flops / dense.flops]),
