@@ -35,6 +35,7 @@ def save_network(path: Path, model: nn.Module, kind: str, config: Mapping[str, A
     state = {name: tensor.detach().cpu().contiguous()
              for name, tensor in model.state_dict().items()}
     save_file(state, path, metadata={'network': kind, 'config': json.dumps(dict(config))})
+    path.chmod(0o644)   # safetensors leaves it to its owner alone; packages are for everyone
 
 
 def load_network(path: Path, kind: str = '') -> Weights:
