@@ -70,11 +70,6 @@ class DiffusionBackbone:
         except BackboneError as error:
             raise BackboneError(f'{folder}: {error}') from error
 
-    @property
-    def denoiser(self) -> nn.Module:
-        """The U-Net or MMDiT itself, for what works on its weights."""
-        return self._denoiser
-
     def with_denoiser(self, denoiser: nn.Module) -> 'DiffusionBackbone':
         """Return the same with another denoiser of the same interface, such as a lighter one."""
         return DiffusionBackbone(self._autoencoder, denoiser, self.noise, self._prompt)

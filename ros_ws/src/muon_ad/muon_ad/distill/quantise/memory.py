@@ -7,6 +7,7 @@ are the library's own parameters, and what autograd would keep.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,8 @@ def _autoencoder_widths(configuration: dict[str, Any]) -> list[int]:
 
 
 def _on_meta(name: str, config: dict[str, Any]) -> nn.Module:
-    classes = {kind.__name__: kind for kind in (*AUTOENCODERS, *DENOISERS.values())}
+    classes = {kind.__name__: kind
+               for kind in (*AUTOENCODERS, *chain.from_iterable(DENOISERS.values()))}
     with torch.device('meta'):
         if name.startswith('text_encoder'):
             kind = getattr(transformers, config['architectures'][0])
