@@ -57,6 +57,7 @@ class Recipe:
     """Everything a run depends on besides its pictures and its teachers.
 
     `start` is the SHA-256 of the weights that it starts from; empty: random ones.
+    `frozen_norms`: normalise by the statistics of those, and not of each batch.
     """
 
     classes: tuple[str, ...]
@@ -75,6 +76,7 @@ class Recipe:
     fresh: int = 1
     seed: int = 0
     half: bool = True
+    frozen_norms: bool = False
     validate_every: int = 500
     start: str = ''
 
@@ -160,7 +162,7 @@ class Trainer:
         """
         prepared = self.steering.prepare(self.step)
         images, targets, truths = self._batch()
-        self.net.train()
+        self._set_training()
         losses = self._losses(images, targets, truths)
         factors = self.steering.factors()
         total = sum(factors[_kind(name)] * value for name, value in losses.items())
@@ -175,6 +177,13 @@ class Trainer:
         values = {name: value.item() for name, value in losses.items()}
         measured = {} if self.precision is None else {'mAP': self.precision}
         return {'loss': total.item(), **values, **measured, **prepared}
+
+    def _set_training(self) -> None:
+        self.net.train()
+        if self.recipe.frozen_norms:
+            for module in self.net.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
 
     def _batch(self) -> tuple[Tensor, Targets | None, list[Truth]]:
         """Return images [B, 3, H, W] of the step: first the teacher's, then the annotated ones."""
