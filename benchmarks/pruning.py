@@ -24,6 +24,7 @@ shipped variants are timed alone. --quick shows that it works, with a few steps 
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -56,18 +57,21 @@ Rows = dict[str, Row]       # by variant
 
 
 def measure(
-    package: ModelPackage, quality: Callable[[str], dict[str, float]], rounds: int, seconds: float,
+    package: ModelPackage, names: Sequence[str], quality: Callable[[str], dict[str, float]],
+    quick: bool,
 ) -> Rows:
-    """Return what is known of each variant of a package: size, speed and quality."""
-    names = [*package.variants]
+    """Return what is known of variants of a package: size, speed and quality."""
+    rounds, seconds = (1, 0.1) if quick else (5, 1.0)
     times = latencies(package, names, _pruned_style.frame, rounds, seconds)
-    return {
-        name: {
+    found = {}
+    for name in names:
+        variant = package.variants[name]
+        found[name] = {
             'parameters': variant.parameters, 'pruned': variant.pruned, 'gflops': variant.gflops,
             'ms': {threads: spread(times[name, threads]) for threads in thread_counts()},
             **quality(name),
-        } for name, variant in package.variants.items()
-    }
+        }
+    return found
 
 
 def style_quality(package: ModelPackage, photos: int) -> Callable[[str], dict[str, float]]:
@@ -84,7 +88,6 @@ def detector_quality(package: ModelPackage) -> Callable[[str], dict[str, float]]
 
 def pruned(part: str, steps: int, quick: bool) -> Rows:
     """Prune by all methods, and measure."""
-    rounds, seconds = (1, 0.1) if quick else (5, 1.0)
     with TemporaryDirectory() as folder:
         if part == 'style':
             made = _pruned_style.pruned_package(
@@ -94,7 +97,9 @@ def pruned(part: str, steps: int, quick: bool) -> Rows:
             made = _pruned_detector.pruned_package(
                 cases(METHODS, quick), steps, 16 if quick else 512, Path(folder))
             quality = detector_quality(made)
-        return measure(made, quality, rounds, seconds)
+        width = made.variant().width
+        names = [name for name, each in made.variants.items() if each.width == width]
+        return measure(made, names, quality, quick)
 
 
 def shipped(kind: str, quick: bool, data: bool) -> Rows:
@@ -107,8 +112,7 @@ def shipped(kind: str, quick: bool, data: bool) -> Rows:
         quality = style_quality(package, 1 if quick else 6)
     else:
         quality = detector_quality(package)
-    rounds, seconds = (1, 0.1) if quick else (5, 1.0)
-    return measure(package, quality, rounds, seconds)
+    return measure(package, [*package.variants], quality, quick)
 
 
 def headline(measured: dict[str, Rows]) -> dict[str, dict]:

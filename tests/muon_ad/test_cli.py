@@ -41,10 +41,10 @@ def test_models_list(negative_package, tmp_path, capsys):
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
-    arguments = ['models', 'export', 'no_such_model', str(tmp_path / 'out'), '--random-weights']
+    arguments = ['models', 'import', 'no_such_model', str(tmp_path / 'out'), '--random-weights']
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert said.startswith('muon-ad models export: ')
+    assert said.startswith('muon-ad models import: ')
     assert 'no_such_model' in said
     assert said.count('\n') == 1
 

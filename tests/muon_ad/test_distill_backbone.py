@@ -47,7 +47,7 @@ def test_latents_are_scaled_and_shifted_as_sd3_wants(backbone_folder):
 
 def test_nothing_is_trained(backbone_folder):
     backbone = load_backbone(backbone_folder('sd15'))
-    for model in (backbone._autoencoder, backbone._denoiser):
+    for model in (backbone._autoencoder, backbone.denoiser):
         assert not model.training
         assert not any(parameter.requires_grad for parameter in model.parameters())
 
@@ -84,7 +84,7 @@ def test_half_precision_is_that_of_the_denoiser_alone(backbone_folder):
 
 def test_t5_takes_part_where_it_is_there(backbone_folder):
     prompts = {name: null_prompt(backbone_folder(name), load_backbone(backbone_folder(name))
-                                 ._denoiser)['encoder_hidden_states']
+                                 .denoiser)['encoder_hidden_states']
                for name in ('sd3', 'sd3_t5')}
     clip, t5 = 77, 256
     for prompt in prompts.values():
@@ -97,7 +97,7 @@ def test_t5_takes_part_where_it_is_there(backbone_folder):
 def test_without_text_encoder_the_prompt_is_zeros(backbone_folder):
     for name, width in (('sd15', 16), ('sdxl', 32), ('sd3', 64)):
         folder = backbone_folder(name)
-        denoiser = load_backbone(folder)._denoiser
+        denoiser = load_backbone(folder).denoiser
         prompt = null_prompt(folder / 'nowhere', denoiser)
         assert prompt['encoder_hidden_states'].shape == (1, 1, width)
         assert all(not part.any() for part in prompt.values())

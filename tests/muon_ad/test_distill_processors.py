@@ -101,7 +101,7 @@ def test_layers_come_in_order_of_execution(backbone_folder):
         backbone = load_backbone(backbone_folder(folder))
         order = []
         hooks = [module.register_forward_pre_hook(partial(note, order, name))
-                 for name, module in backbone._denoiser.named_modules()
+                 for name, module in backbone.denoiser.named_modules()
                  if name in backbone.layers]
         latents = torch.randn(1, backbone.latent_channels, 8, 8)
         backbone.denoise(latents, 500)
@@ -120,7 +120,7 @@ def test_cross_attention_is_no_layer(backbone_folder):
 @pytest.mark.parametrize('folder', FOLDERS)
 def test_capture_changes_nothing_and_puts_processors_back(backbone_folder, folder):
     backbone = load_backbone(backbone_folder(folder))
-    model = backbone._denoiser
+    model = backbone.denoiser
     latents = torch.randn(2, backbone.latent_channels, 8, 12)
     before, expected = dict(model.attn_processors), backbone.denoise(latents, 300)
     with capture(model, backbone.layers) as captured:
@@ -135,7 +135,7 @@ def test_capture_changes_nothing_and_puts_processors_back(backbone_folder, folde
 
 def test_processors_return_after_an_error(backbone_folder):
     backbone = load_backbone(backbone_folder('sd15'))
-    before = dict(backbone._denoiser.attn_processors)
+    before = dict(backbone.denoiser.attn_processors)
 
     def fail(*_):
         raise RuntimeError('on purpose')
@@ -143,7 +143,7 @@ def test_processors_return_after_an_error(backbone_folder):
     latents = torch.zeros(1, 4, 8, 8)
     with pytest.raises(RuntimeError, match='on purpose'):
         backbone.attend(latents, 1, backbone.layers, fail)
-    assert backbone._denoiser.attn_processors == before
+    assert backbone.denoiser.attn_processors == before
 
 
 @pytest.mark.parametrize('folder', FOLDERS)
@@ -185,7 +185,7 @@ def test_gradient_checkpointing_gives_the_same_gradient(backbone_folder, folder,
     gradients = []
     for checkpointing in (False, True):
         backbone = load_backbone(backbone_folder(folder), gradient_checkpointing=checkpointing)
-        assert backbone._denoiser.is_gradient_checkpointing == checkpointing
+        assert backbone.denoiser.is_gradient_checkpointing == checkpointing
         torch.manual_seed(0)
         latents = torch.randn(1, backbone.latent_channels, 8, 8, requires_grad=True)
         seen = backbone.attend(latents, 400, backbone.layers[::2], override)
@@ -212,7 +212,7 @@ def test_unknown_layers_and_processors_are_named(backbone_folder):
     backbone = load_backbone(backbone_folder('sd15'))
     with pytest.raises(BackboneError, match=r"layers are \['nowhere'\]; expected some of"):
         backbone.attend(torch.zeros(1, 4, 8, 8), 1, ['nowhere'])
-    model = backbone._denoiser
+    model = backbone.denoiser
     with pytest.raises(BackboneError, match="no attention layer 'nowhere'"), \
             capture(model, ['nowhere']):
         pass

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from muon_ad import export
+from muon_ad.models import importing
 from muon_ad.runtime.detection import Detector
 from muon_ad.runtime.package import load_package
 
@@ -19,8 +20,8 @@ SSDLITE = 'ssdlite320_mobilenet_v3_large'
 
 def run(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
-    export.add_arguments(parser)
-    return export.run(parser.parse_args(list(arguments)))
+    importing.add_arguments(parser)
+    return importing.run(parser.parse_args(list(arguments)))
 
 
 def opinionated(model: nn.Module) -> nn.Module:

@@ -7,8 +7,8 @@ import pytest
 
 FORBIDDEN = ('torch', 'torchvision', 'rclpy', 'sensor_msgs', 'muon_ad_msgs')
 MODULES = (
-    'package', 'installed', 'engine', 'style', 'detection', 'decoders', 'boxes', 'positions',
-    'surroundings', 'entropy', 'lod', 'memory',
+    'package', 'installed', 'engine', 'engine_cache', 'style', 'detection', 'decoders', 'boxes',
+    'positions', 'surroundings', 'entropy', 'lod', 'memory',
 )
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / 'ros_ws/src/muon_ad/muon_ad'
 TEXT = (ROOT / 'docs/paper.md').read_text(encoding='utf-8')
 NAME = re.compile(r'`((?:\w+\.)+\w+)`')
-SUBPACKAGES = ('distill', 'networks', 'optim', 'runtime', 'train')
+SUBPACKAGES = ('distill', 'networks', 'optim', 'prune', 'runtime', 'train')
 
 
 def named() -> list[str]:

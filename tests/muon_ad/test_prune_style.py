@@ -189,7 +189,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_never_was(arguments, tmp_path, c
     whole, broken = tmp_path / 'whole', tmp_path / 'broken'
     assert main([*arguments, '-o', str(whole)]) == 0
     shown = capsys.readouterr().out
-    assert 'blocks.1' in shown and 'all' in shown and 'p60.safetensors' in shown
+    assert 'blocks.1' in shown and 'all' in shown and 'fewer parameters (60% asked)' in shown
     kill_once_there_is(broken / CHECKPOINT, [*arguments, '-o', str(broken)])
     assert 1 <= torch.load(broken / CHECKPOINT, weights_only=True)['step'] < 6
     assert main([*arguments, '-o', str(broken), '--resume']) == 0

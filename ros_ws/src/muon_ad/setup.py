@@ -7,7 +7,10 @@ setup(
     name=package_name,
     version='0.1.0',
     packages=find_packages(),
-    package_data={'muon_ad.bags': ['muon_ad_msgs/*.msg']},
+    package_data={
+        'muon_ad.bags': ['muon_ad_msgs/*.msg'],
+        'muon_ad.distill.quantise': ['configurations/*.json'],
+    },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
         (f'share/{package_name}', ['package.xml']),

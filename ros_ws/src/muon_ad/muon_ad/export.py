@@ -1,4 +1,4 @@
-"""From PyTorch to model packages: torchvision's detectors (`muon-ad models export`), and parts."""
+"""From PyTorch to model packages: torchvision's detectors (`muon-ad models import`), and parts."""
 
 import argparse
 import warnings
@@ -26,32 +26,6 @@ LICENCE = 'BSD-3-Clause (torchvision); for the weights see where they come from'
 
 class ExportError(ValueError):
     """A model cannot be exported; the message names what is missing and what to do."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `muon-ad models export`."""
-    parser.add_argument('model', help='a torchvision detection model, such as '
-                        'ssdlite320_mobilenet_v3_large or fasterrcnn_mobilenet_v3_large_320_fpn')
-    parser.add_argument('out', type=Path, help='folder of the model package to write')
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument('--weights', type=Path, metavar='FILE',
-                        help="state dict; default: the model's default weights in torchvision's "
-                        'cache (never downloaded)')
-    source.add_argument('--random-weights', action='store_true',
-                        help='untrained: for trying the path and the speed')
-    parser.add_argument('--size', type=size, metavar='WIDTHxHEIGHT',
-                        help="input size; default: the model's own")
-    parser.add_argument('--detections', type=int, default=100, help='rows that the model returns')
-
-
-def run(args: argparse.Namespace) -> int:
-    """Export as the options say; returns the exit status."""
-    model, classes = torchvision_model(args.model, args.weights, args.random_weights)
-    package = export_torchvision(model, args.model, classes, args.out, args.size, args.detections)
-    variant = package.variant()
-    print(f'{args.out}: {args.model}, {variant.width}x{variant.height}, {len(classes)} classes, '
-          f'{variant.parameters / 1e6:.1f} M parameters')
-    return 0
 
 
 def size(text: str) -> tuple[int, int]:

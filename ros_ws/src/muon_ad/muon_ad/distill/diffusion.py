@@ -30,6 +30,7 @@ class DiffusionBackbone:
     prompt; see `backbone.Backbone` for the methods.
 
     `prompt` holds the denoiser's arguments for a batch of one, as `prompts.null_prompt` does.
+    `denoiser` and `noise` are open to who works on the denoiser itself, as pruning does.
     """
 
     recommended: Mapping[str, float | str] = {}
@@ -39,8 +40,8 @@ class DiffusionBackbone:
         prompt: dict[str, torch.Tensor],
     ) -> None:
         self._autoencoder = autoencoder
-        self._denoiser = denoiser
-        self._noise = noise
+        self.denoiser = denoiser
+        self.noise = noise
         self._prompt = prompt
         self._dtype = next(denoiser.parameters()).dtype
         self.device = next(denoiser.parameters()).device
@@ -69,6 +70,15 @@ class DiffusionBackbone:
         except BackboneError as error:
             raise BackboneError(f'{folder}: {error}') from error
 
+    @property
+    def denoiser(self) -> nn.Module:
+        """The U-Net or MMDiT itself, for what works on its weights."""
+        return self._denoiser
+
+    def with_denoiser(self, denoiser: nn.Module) -> 'DiffusionBackbone':
+        """Return the same with another denoiser of the same interface, such as a lighter one."""
+        return DiffusionBackbone(self._autoencoder, denoiser, self.noise, self._prompt)
+
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """[B, 3, H, W] in 0..1 -> latents; the mean of the distribution where there is one."""
         encoded = self._autoencoder.encode(image.to(self.device, torch.float32) * 2 - 1)
@@ -91,13 +101,13 @@ class DiffusionBackbone:
 
     def timesteps(self, count: int) -> list[int | float]:
         """Return up to `count` different time-steps, noisiest first."""
-        return self._noise.timesteps(count)
+        return self.noise.timesteps(count)
 
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, timestep: int | float,
     ) -> torch.Tensor:
         """Return the latents as they are at `timestep`."""
-        return self._noise.add_noise(latents, noise, timestep)
+        return self.noise.add_noise(latents, noise, timestep)
 
     def attend(
         self, latents: torch.Tensor, timestep: int | float, layers: Sequence[str],
@@ -105,8 +115,8 @@ class DiffusionBackbone:
     ) -> list[Attention]:
         """Return the attention of `layers` in that order. Raises BackboneError for others."""
         check_layers(layers, self.layers)
-        with capture(self._denoiser, layers, override) as captured:
-            self._predict(latents, timestep)
+        with capture(self.denoiser, layers, override) as captured:
+            self.predict(latents, timestep)
         return [captured[name] for name in layers]
 
     def denoise(
@@ -114,28 +124,32 @@ class DiffusionBackbone:
     ) -> torch.Tensor:
         """Return the raw prediction, float32; `override` is asked at every layer."""
         if override is None:
-            return self._predict(latents, timestep).float()
-        with capture(self._denoiser, self.layers, override):
-            return self._predict(latents, timestep).float()
+            return self.predict(latents, timestep).float()
+        with capture(self.denoiser, self.layers, override):
+            return self.predict(latents, timestep).float()
 
     def step(
         self, latents: torch.Tensor, prediction: torch.Tensor, timestep: int | float,
         target: int | float | None,
     ) -> torch.Tensor:
         """Move the latents to the time-step `target` along the prediction."""
-        return self._noise.step(latents, prediction, timestep, target)
+        return self.noise.step(latents, prediction, timestep, target)
 
-    def _predict(self, latents: torch.Tensor, timestep: int | float) -> torch.Tensor:
+    def predict(
+        self, latents: torch.Tensor, timestep: int | float | torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the raw prediction in the denoiser's dtype, of one time-step or of [B] of them.
+        """
         arguments = self._arguments(latents)
-        time = torch.full((len(latents),), timestep, device=self.device)
-        return self._denoiser(latents.to(self.device, self._dtype), timestep=time,
+        time = torch.as_tensor(timestep, device=self.device).expand(len(latents))
+        return self.denoiser(latents.to(self.device, self._dtype), timestep=time,
                               return_dict=False, **arguments)[0]
 
     def _arguments(self, latents: torch.Tensor) -> dict:
         """Return the empty prompt for each sample, and for SDXL the size of its picture."""
         found = {name: value.expand(len(latents), *value.shape[1:])
                  for name, value in self._prompt.items()}
-        if not needs_time_ids(self._denoiser):
+        if not needs_time_ids(self.denoiser):
             return found
         height, width = (side * self.downscale for side in latents.shape[-2:])
         sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device)

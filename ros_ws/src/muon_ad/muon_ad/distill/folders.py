@@ -11,6 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from muon_ad.distill.backbone import BackboneError
+from muon_ad.networks.light_unet import LightUNet
 from muon_ad.paths import is_file
 from muon_ad.paths import is_folder
 
@@ -20,7 +21,9 @@ LAYOUT = (
     'scheduler_config.json'
 )
 AUTOENCODERS = (AutoencoderKL, AutoencoderTiny)
-DENOISERS = {'unet': UNet2DConditionModel, 'transformer': SD3Transformer2DModel}
+DENOISERS = {
+    'unet': (UNet2DConditionModel, LightUNet), 'transformer': (SD3Transformer2DModel,),
+}
 
 
 def check_layout(folder: Path) -> str:
@@ -58,7 +61,7 @@ def load_autoencoder(folder: Path, device: torch.device) -> nn.Module:
 
 def load_denoiser(folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Return the frozen U-Net or MMDiT. Raises BackboneError."""
-    return _load(folder, part, (DENOISERS[part],), device, dtype)
+    return _load(folder, part, DENOISERS[part], device, dtype)
 
 
 def _load(
@@ -71,6 +74,9 @@ def _load(
             f'{folder}: {part}/config.json has _class_name {found!r}; expected one of '
             f'{sorted(known)}'
         )
+    quantised = folder / part / 'quantised.safetensors'
+    if is_file(quantised):
+        return _load_quantised(known[found], quantised, dtype).to(device)
     try:
         model = known[found].from_pretrained(folder / part, local_files_only=True,
                                              torch_dtype=dtype, low_cpu_mem_usage=False)
@@ -78,3 +84,17 @@ def _load(
         # What a library says of weights that are missing, damaged or of another shape.
         raise BackboneError(f'{folder}: {part}/ cannot be loaded: {error}; {LAYOUT}') from error
     return model.to(device).eval().requires_grad_(False)
+
+
+def _load_quantised(kind: type, path: Path, dtype: torch.dtype) -> nn.Module:
+    """Return the network with the weights that `muon-ad quantize unet` wrote."""
+    from muon_ad.distill.quantise.weights import load_quantised
+    from muon_ad.distill.quantise.weights import QuantisedFileError
+
+    config = kind.load_config(path.parent, local_files_only=True)
+    try:
+        with torch.device('meta'):
+            network = kind.from_config(config)
+        return load_quantised(network, path, dtype)
+    except QuantisedFileError as error:
+        raise BackboneError(str(error)) from error

@@ -37,6 +37,12 @@ class NoiseSchedule(ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the clean latents and the noise that a prediction implies."""
 
+    @abstractmethod
+    def target(
+        self, latents: torch.Tensor, noise: torch.Tensor, timestep: int | float,
+    ) -> torch.Tensor:
+        """Return what a perfect network would predict: `split` gives these two back."""
+
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, timestep: int | float,
     ) -> torch.Tensor:
@@ -91,6 +97,17 @@ class Diffusion(NoiseSchedule):
             return prediction, (latents - alpha * prediction) / sigma
         return alpha * latents - sigma * prediction, alpha * prediction + sigma * latents
 
+    def target(
+        self, latents: torch.Tensor, noise: torch.Tensor, timestep: int | float,
+    ) -> torch.Tensor:
+        """Return the noise, the latents, or v = alpha * noise - sigma * latents."""
+        if self._prediction == 'epsilon':
+            return noise
+        if self._prediction == 'sample':
+            return latents
+        alpha, sigma = self.levels(timestep)
+        return alpha * noise - sigma * latents
+
 
 class FlowMatching(NoiseSchedule):
     """Rectified flow: sigma falls from 1 to 0 on a straight line to the latents."""
@@ -114,6 +131,12 @@ class FlowMatching(NoiseSchedule):
         """The network predicts noise minus latents, so both lie on the line through here."""
         alpha, sigma = self.levels(timestep)
         return latents - sigma * prediction, latents + alpha * prediction
+
+    def target(
+        self, latents: torch.Tensor, noise: torch.Tensor, timestep: int | float,
+    ) -> torch.Tensor:
+        """Return the direction from the latents to the noise."""
+        return noise - latents
 
 
 def load_noise_schedule(folder: Path) -> NoiseSchedule:

@@ -3,9 +3,9 @@
 Its shape follows from where it runs. Almost all work is dense 3x3 convolution at a quarter of the
 resolution (stem by pixel-unshuffle), which CPUs, TensorRT and INT8 kernels all run well; the style
 enters only as a scale and a shift per channel (FiLM, arXiv:1709.07871), so it costs next to
-nothing a frame and is encoded once per style. There is no normalisation: no layer looks at the
-whole frame, so a thing that enters the picture changes nothing elsewhere, and all operators but
-those of the attention are native on a Jetson's DLA.
+nothing a frame and is encoded once per style. Layers normalise nothing. Only the frame's
+brightness and contrast are evened out, so that a dark frame gets all of a style's palette as well;
+being linear, this is a part of the first scale and shift in what is exported.
 """
 
 from dataclasses import asdict
@@ -17,6 +17,8 @@ from torch import nn
 
 STRIDE = 4
 STYLE_SIZE = 256
+# Contrast, of 0..1, that a frame is taken to have in addition: a blank wall stays blank.
+PLAIN = 0.1
 # Beyond the border is what lies at it: with zeros there, the training learns to paint a frame.
 PADDING = 'replicate'
 
@@ -194,7 +196,8 @@ class StyleStudent(nn.Module):
 
     def forward(self, image: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] RGB in 0..1 and [N, S] -> [N, 3, H, W] in 0..1."""
-        x = F.pixel_unshuffle(image * 2 - 1, STRIDE)
+        mean, deviation = frame_statistics(image)
+        x = F.pixel_unshuffle((image - mean) / (2 * deviation), STRIDE)
         x = self.body(F.relu(self.style(self.stem(x), style)), style)
         x = F.relu(self.fine_style(self.fine(x), style))
         return torch.sigmoid(self.last(x))
@@ -207,6 +210,18 @@ class StyleStudent(nn.Module):
         if self.attention is not None:
             x = self.attention(x, style)
         return final(x, style)
+
+
+def frame_statistics(
+    image: torch.Tensor, peak: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean colour [N, 3, 1, 1] and the deviation from it [N, 1, 1, 1], in 0..1, of
+    images [N, 3, H, W] in 0..peak, by every second pixel of every second row.
+    """
+    some = image[:, :, ::2, ::2].float() / peak
+    mean = some.mean((2, 3), keepdim=True)
+    variance = (some - mean).square().mean((1, 2, 3), keepdim=True)
+    return mean, (variance + PLAIN ** 2).sqrt()
 
 
 class StyleEncoder(nn.Module):

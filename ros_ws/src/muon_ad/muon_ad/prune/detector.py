@@ -34,6 +34,7 @@ from muon_ad.prune.imitation import watched
 from muon_ad.prune.methods import learner
 from muon_ad.prune.plan import Plan
 from muon_ad.prune.report import comparison
+from muon_ad.prune.report import outcome
 from muon_ad.train import detector as training
 from muon_ad.train import detector_trainer
 from muon_ad.train.checkpoint import CHECKPOINT
@@ -197,7 +198,7 @@ def run(args: argparse.Namespace) -> int:
     path = prune_detector(dense, lessons, recipe, plan, args.out, args.resume,
                           args.checkpoint_every)
     example = (torch.zeros(1, 3, recipe.height, recipe.width),)
-    Console().print(comparison(dense, load_detector(path)[0], example,
-                               f'{recipe.width}x{recipe.height}'))
-    print(path)
+    small, _ = load_detector(path)
+    Console().print(comparison(dense, small, example, f'{recipe.width}x{recipe.height}'))
+    print(outcome(dense, small, plan.ratio, path))
     return 0

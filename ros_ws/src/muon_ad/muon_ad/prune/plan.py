@@ -1,6 +1,5 @@
 """How a network is to be pruned: what a command's options say, checked."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +89,3 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> 'Plan':
-        """Rebuild from `to_dict`."""
-        return cls(**data)

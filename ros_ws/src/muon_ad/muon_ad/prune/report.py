@@ -1,6 +1,7 @@
 """What pruning took away: parameters and operations of each part of a network."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from rich.table import Table
@@ -51,6 +52,12 @@ def comparison(before: nn.Module, after: nn.Module, example: tuple, size: str) -
                       f'{work:.3f}', f'{work_left:.3f}', _less(work, work_left),
                       end_section=not name)
     return table
+
+
+def outcome(before: nn.Module, after: nn.Module, asked: float, path: Path) -> str:
+    """Return a line for the end of a run: thresholds and floors may not let it reach its ratio."""
+    removed = 1 - parameters(after)[''] / parameters(before)['']
+    return f'{path}: {removed:.1%} fewer parameters ({asked:.0%} asked)'
 
 
 def _less(before: float, after: float) -> str:

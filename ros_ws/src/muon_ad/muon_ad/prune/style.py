@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from muon_ad.prune.imitation import watched
 from muon_ad.prune.methods import learner
 from muon_ad.prune.plan import Plan
 from muon_ad.prune.report import comparison
+from muon_ad.prune.report import outcome
 from muon_ad.train import perceptual
 from muon_ad.train import style as training
 from muon_ad.train.checkpoint import CHECKPOINT
@@ -166,6 +168,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch', type=int, default=training.Recipe.batch)
     parser.add_argument('--crop', type=int, default=training.Recipe.crop,
                         help='pixels, a multiple of 8')
+    parser.add_argument('--weights', type=partial(training.loss_weight, known=WEIGHTS), nargs='+',
+                        default=[], metavar='NAME=VALUE',
+                        help=f'weights of losses, instead of {WEIGHTS}')
     parser.add_argument('--bf16', action='store_true',
                         help='bfloat16 (slow on CPUs without AMX or AVX512)')
     options.add_arguments(parser, RATES)
@@ -178,7 +183,8 @@ def run(args: argparse.Namespace) -> int:
     rate = RATES[args.optimizer] if args.rate is None else args.rate
     recipe = training.Recipe(
         steps=args.steps, batch=args.batch, crop=args.crop, rate=rate, seed=args.seed,
-        optimizer=args.optimizer, warm=0, ramp=1, half=args.bf16, weights=dict(WEIGHTS))
+        optimizer=args.optimizer, warm=0, ramp=1, half=args.bf16,
+        weights={**WEIGHTS, **dict(args.weights)})
     dense, _ = load_networks(args.source)
     corpus = training.load_corpus(args.content, args.paintings, args.styles)
     features = perceptual.load_features(args.features)
@@ -186,6 +192,7 @@ def run(args: argparse.Namespace) -> int:
                        args.checkpoint_every)
     width, height = SIZE
     example = (torch.zeros(1, 3, height, width), torch.zeros(1, dense.config.style_length))
-    Console().print(comparison(dense, load_student(path), example, f'{width}x{height}'))
-    print(path)
+    small = load_student(path)
+    Console().print(comparison(dense, small, example, f'{width}x{height}'))
+    print(outcome(dense, small, plan.ratio, path))
     return 0

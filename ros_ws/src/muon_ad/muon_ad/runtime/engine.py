@@ -9,8 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from muon_ad.runtime.engine_cache import engine_folder
+from muon_ad.runtime.engine_cache import EngineIdentity
+from muon_ad.runtime.engine_cache import this_machine
 from muon_ad.runtime.memory import exceeds_limit
 from muon_ad.runtime.memory import take_arena
+from muon_ad.runtime.package import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +42,9 @@ class EngineOptions:
     `providers` in order of preference, from tensorrt, cuda and cpu; those not present are skipped
     and reported. `threads` is the number of threads inside an operator. `memory_limit_mb` (0:
     none) bounds working memory: the arena of the CPU, which is then taken as a whole at once, that
-    of CUDA, and TensorRT's workspace. `dla_core` -1 leaves the DLA alone.
+    of CUDA, and TensorRT's workspace. `dla_core` -1 leaves the DLA alone. `cache_dir` keeps
+    TensorRT's engines and timings, each in a folder of its own (engine_cache). `size` is width and
+    height of the frames, for a model that leaves them open.
     """
 
     providers: tuple[str, ...] = ('cpu',)
@@ -47,6 +53,7 @@ class EngineOptions:
     precision: str = 'fp32'
     dla_core: int = -1
     cache_dir: Path = Path('~/.cache/muon_ad/tensorrt')
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -158,22 +165,10 @@ class Engine:
             return grow if limit else {}
         if name != 'tensorrt':
             return {}
-        cache = self.options.cache_dir.expanduser()
-        cache.mkdir(parents=True, exist_ok=True)
-        options = {
-            'trt_engine_cache_enable': '1',
-            'trt_engine_cache_path': str(cache),
-            'trt_timing_cache_enable': '1',
-            'trt_timing_cache_path': str(cache),
-            'trt_context_memory_sharing_enable': '1',
-            'trt_fp16_enable': str(int(self.options.precision in ('fp16', 'int8'))),
-            'trt_int8_enable': str(int(self.options.precision == 'int8')),
-        }
-        if limit:
-            options['trt_max_workspace_size'] = str(limit)
-        if self.options.dla_core >= 0:
-            options |= {'trt_dla_enable': '1', 'trt_dla_core': str(self.options.dla_core)}
-        return options
+        options = tensorrt_options(self.options)
+        identity = EngineIdentity(sha256_of(self.path), options, self.options.size, this_machine())
+        folder = str(engine_folder(self.options.cache_dir, identity))
+        return {**options, 'trt_engine_cache_path': folder, 'trt_timing_cache_path': folder}
 
     def run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Run the network and return its outputs, in the order of `outputs`.
@@ -229,6 +224,22 @@ class Engine:
             self._binding.bind_output(
                 name, 'cpu', 0, buffer.dtype, buffer.shape, buffer.ctypes.data
             )
+
+
+def tensorrt_options(options: EngineOptions) -> dict[str, str]:
+    """Return the options of ONNX Runtime's TensorRT provider, without the paths of its caches."""
+    chosen = {
+        'trt_engine_cache_enable': '1',
+        'trt_timing_cache_enable': '1',
+        'trt_context_memory_sharing_enable': '1',
+        'trt_fp16_enable': str(int(options.precision in ('fp16', 'int8'))),
+        'trt_int8_enable': str(int(options.precision == 'int8')),
+    }
+    if options.memory_limit_mb:
+        chosen['trt_max_workspace_size'] = str(options.memory_limit_mb << 20)
+    if options.dla_core >= 0:
+        chosen |= {'trt_dla_enable': '1', 'trt_dla_core': str(options.dla_core)}
+    return chosen
 
 
 def _short_name(provider: str) -> str:

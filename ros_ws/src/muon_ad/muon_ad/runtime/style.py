@@ -97,7 +97,8 @@ class StyleModel:
             # TensorRT builds an engine for one size; for two of them it would build anew.
             if level.variant.file == variant.file and level.engine.provider != 'TensorRT':
                 return level.engine.twin()
-        return Engine(variant.file, self.options)
+        size = (variant.width, variant.height)
+        return Engine(variant.file, replace(self.options, size=size))
 
     @property
     def variant(self) -> Variant:

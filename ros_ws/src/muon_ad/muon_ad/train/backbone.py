@@ -41,7 +41,7 @@ RECOMMENDED = {
     'denoiser': {'lr': 0.05, 'content_weight': 0.25, 'start': 'palette'},
     'features': {'lr': 0.08, 'content_weight': 0.05, 'start': 'palette'},
 }
-RISE = 100      # steps in which the learning rate rises
+RISE = 100      # steps in which the learning rate rises, or a tenth of all
 SIDE = 400      # short side of the pictures in memory
 
 
@@ -78,7 +78,8 @@ class Learning:
         self.recipe = recipe
         self.step = 0
         self.optimizer = Muon(split_parameters(part).groups(), lr=recipe.rate, weight_decay=0.01)
-        self.plan = RiseAndFall(recipe.steps, recipe.rate, RISE, 0.6 * recipe.steps)
+        rise = min(RISE, recipe.steps // 10)
+        self.plan = RiseAndFall(recipe.steps, recipe.rate, rise, 0.6 * recipe.steps)
         self.average = AveragedModel(part.net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average))
 
     def advance(self) -> dict[str, float]:

@@ -44,7 +44,7 @@ from muon_ad.train.images import DataError
 from muon_ad.train.images import hold_out
 from muon_ad.train.images import load_images
 from muon_ad.train.loop import learn
-from muon_ad.train.teacher import Teacher
+from muon_ad.train.teacher import make_teacher
 from muon_ad.train.teacher import teacher_package
 from muon_ad.train.teacher import Teachers
 
@@ -172,8 +172,8 @@ def lessons_of(
             raise DataError('nothing to learn from: give --coco or --voc, or --teacher with '
                             'pictures')
         return Lessons(annotated=data), []
-    teachers = [Teacher(teacher_package(path), recipe.classes, recipe.width, recipe.height,
-                        recipe.mimic > 0) for path in args.teacher]
+    teachers = [make_teacher(teacher_package(path), recipe.classes, recipe.width, recipe.height,
+                             recipe.mimic > 0) for path in args.teacher]
     teacher = teachers[0] if len(teachers) == 1 else Teachers(teachers)
     pictures, unseen = _pictures(args)
     pictures, held = hold_out(pictures) if recipe.balanced else (pictures, [])

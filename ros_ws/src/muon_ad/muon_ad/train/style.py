@@ -11,6 +11,7 @@ and with it every scale and shift by which a style modulates the student, stays 
 
 import argparse
 import math
+from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -381,16 +382,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--fp32', action='store_true', help='no bfloat16 (CPUs without AMX)')
 
 
-def loss_weight(text: str) -> tuple[str, float]:
+def loss_weight(text: str, known: Collection[str] = WEIGHTS) -> tuple[str, float]:
     """Parse NAME=VALUE; raises argparse.ArgumentTypeError for anything else."""
     name, _, value = text.partition('=')
     try:
         weight = float(value)
     except ValueError:
         weight = -1.0
-    if name not in WEIGHTS or not 0 <= weight < math.inf:
+    if name not in known or not 0 <= weight < math.inf:
         raise argparse.ArgumentTypeError(
-            f'{text!r}; expected NAME=VALUE with NAME from {sorted(WEIGHTS)} and VALUE >= 0'
+            f'{text!r}; expected NAME=VALUE with NAME from {sorted(known)} and VALUE >= 0'
         )
     return name, weight
 

@@ -19,9 +19,10 @@ import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from muon_ad.deploy.rebuilt import agreement
 from muon_ad.documents import read_document
 from muon_ad.networks.resize import resize_to
-from muon_ad.networks.style import PADDING
+from muon_ad.networks.style import frame_statistics
 from muon_ad.networks.style import STRIDE
 from muon_ad.networks.style import STYLE_SIZE
 from muon_ad.networks.style import StyleConfig
@@ -30,7 +31,9 @@ from muon_ad.networks.style import StyleStudent
 from muon_ad.networks.style import UpConv
 from muon_ad.networks.weights import load_network
 from muon_ad.networks.weights import save_network
+from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import sha256_of
+from muon_ad.runtime.style import read_style
 from muon_ad.train.checkpoint import load_checkpoint
 from muon_ad.train.style import load_networks
 
@@ -45,7 +48,7 @@ class ExportedStudent(nn.Module):
     """The student with pixels in and out: uint8 [1, H, W, 3] and style [1, S] to the same.
 
     Pixels are bytes with their channels last wherever they are only moved, which is where moving
-    is cheap, also in INT8; their scale and offset are part of the first convolution.
+    is cheap, also in INT8. Evening out the frame is part of the first scale and shift.
     """
 
     def __init__(self, student: StyleStudent) -> None:
@@ -53,50 +56,43 @@ class ExportedStudent(nn.Module):
         self.student = student = copy.deepcopy(student).eval().requires_grad_(False)
         stem = student.stem
         stem.weight.data = _channels_last(stem.weight.transpose(0, 1), STRIDE).transpose(0, 1)
-        stem.bias.data -= stem.weight.sum((1, 2, 3))
-        stem.weight.data *= 2 / 255
+        by_colour = stem.weight.unflatten(1, (-1, 3)).sum((1, 3, 4))
+        self.register_buffer('by_colour', by_colour)
+        self.register_buffer('bias', stem.bias.data.clone())
+        stem.bias.data.zero_()
+        stem.weight.data /= 255
         self.fine, self.last = _plain(student.fine), _plain(student.last)
         _fill_up(self.last)
         places = student.fine_style
         places.scale, places.shift = places.scale.repeat(4), places.shift.repeat(4)
         student.fine = student.last = None
-        _lay_borders(self)
 
     def forward(self, image: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """Stylise; rounds to the nearest grey level."""
         student = self.student
         x = _unshuffled(image, STRIDE).permute(0, 3, 1, 2).float()
-        x = student.body(F.relu(student.style(student.stem(x), style)), style)
+        scale, shift = self._evening(image, style)
+        x = student.body(F.relu(student.stem(x) * scale + shift), style)
         x = F.relu(student.fine_style(self.fine(x), style))
         x = _shuffled(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         x = (torch.sigmoid(self.last(x)) * 255 + 0.5).to(torch.uint8)
         return _shuffled(x.permute(0, 2, 3, 1)[..., :12])
 
+    def _evening(
+        self, image: torch.Tensor, style: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scale and shift [1, C, 1, 1] of what the stem makes of a frame's bytes.
 
-class _Bordered(nn.Module):
-    """A 3x3 convolution whose border is laid on by slices and concatenations.
-
-    These a DLA runs, and ONNX's Pad it does not; a CPU takes as long for both.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-        conv.padding, conv.padding_mode = (0, 0), 'zeros'
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, inputs, H, W] -> [N, outputs, H, W]."""
-        x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
-        return self.conv(torch.cat([x[..., :1], x, x[..., -1:]], 3))
-
-
-def _lay_borders(module: nn.Module) -> None:
-    """Replace the convolutions that pad by repeating the border."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d) and child.padding_mode == PADDING:
-            setattr(module, name, _Bordered(child))
-        else:
-            _lay_borders(child)
+        With n = (image - mean) / (2 deviation) and stem(n) = W n + b, scale * stem(n) + shift is
+        as well (scale / (2 deviation)) * W image + scale * (b - W mean / (2 deviation)) + shift.
+        """
+        mean, deviation = frame_statistics(image.permute(0, 3, 1, 2), peak=255.0)
+        places = self.student.style
+        scale, shift = style[:, places.scale], style[:, places.shift]
+        contrast = 2 * deviation.flatten(1)
+        offset = self.bias - (self.by_colour * mean.flatten(1)).sum(1) / contrast
+        scale, shift = scale / contrast, scale * offset + shift
+        return scale[:, :, None, None], shift[:, :, None, None]
 
 
 def _plain(up: UpConv) -> nn.Conv2d:
@@ -242,7 +238,8 @@ def build_package(folder: Path, default: str = '', training: Mapping | None = No
 
     `default` is the style to start with (empty: as before, or the first). What was measured
     (`quality`) and the quantised variants stay where the network they belong to is the same as
-    before. Returns the path of model.yaml.
+    before. Returns the path of model.yaml. Raises DisagreementError where an ONNX file does not do
+    on the style images what its network does.
     """
     path = folder / 'model.yaml'
     before = read_document(path) if path.is_file() else {}
@@ -285,6 +282,12 @@ def build_package(folder: Path, default: str = '', training: Mapping | None = No
     if same and 'quality' in before:
         data['quality'] = before['quality']
     path.write_text(yaml.safe_dump(data, sort_keys=False, width=99), encoding='utf-8')
+    package = load_package(folder)
+    pictures = [read_style(image) for image in images[:3]]
+    for name in students:
+        variant = package.variant('{}_{}x{}'.format(name, *SIZES[0]))
+        apart = agreement(package, variant, weights_file(folder, name), pictures)
+        print(f'{variant.name}: {apart} from torch')
     return path
 
 

@@ -65,6 +65,14 @@ def teacher_package(path: Path) -> ModelPackage:
     )
 
 
+def make_teacher(
+    package: ModelPackage, classes: Sequence[str], width: int, height: int, inside: bool = False,
+) -> 'Teacher | BoxTeacher':
+    """Return the teacher that suits a package's decoder; raises as the two do."""
+    kind = Teacher if package.decoder['name'] == 'yolox' else BoxTeacher
+    return kind(package, classes, width, height, inside)
+
+
 class Teacher:
     """A YOLOX-format detector that labels scenes cell by cell, for some of its classes.
 
@@ -155,3 +163,54 @@ class Teachers:
         weights = weights / weights.sum(axis=0)
         return ((boxes * weights).sum(axis=0), objectness.mean(axis=0),
                 (labels * weights).sum(axis=0), np.concatenate(features, axis=1))
+class BoxTeacher:
+    """A detector of any format, such as torchvision's, of which only the boxes are known.
+
+    Its detections become targets of the cells in their middle, as in centre sampling (Tian et
+    al., FCOS, 2020, arXiv:2006.09214): of the stride that suits the box's longer side, within 1.5
+    strides of its centre. All else is background, so what the teacher has doubts about is taught
+    as less than it is; a YOLOX-format teacher teaches more. Raises DataError where features are
+    asked for (`inside`), the size is no multiple of 32, or a class is not known to it.
+    """
+
+    LONGEST = {8: 64.0, 16: 128.0, 32: np.inf}      # side of the boxes of a stride, in pixels
+
+    def __init__(
+        self, package: ModelPackage, classes: Sequence[str], width: int, height: int,
+        inside: bool = False,
+    ) -> None:
+        if inside:
+            raise DataError(f'{package.folder}: a teacher with decoder {package.decoder["name"]} '
+                            'shows boxes and no features; give --mimic 0')
+        if width % 32 or height % 32:
+            raise DataError(f'size is {width}x{height}; expected multiples of 32')
+        missing = sorted(set(classes) - set(package.classes))
+        if missing:
+            raise DataError(f'classes {missing} are not known to the teacher {package.folder}')
+        self.detector = Detector(package, score_threshold=0.3)
+        self.columns = [package.classes.index(name) for name in classes]
+        self.channels = 0
+        cells, self._sizes = grid(width, height, STRIDES)
+        self._centres = (cells + 0.5) * self._sizes
+
+    def label(self, scene: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return boxes, objectness, labels and features (none), as `Teacher.label`."""
+        count = len(self._centres)
+        boxes, objectness = np.zeros((count, 4), np.float32), np.zeros(count, np.float32)
+        labels = np.zeros((count, len(self.columns)), np.float32)
+        found = self.detector.detect(scene)
+        # The surest last, so that it has the cells that several boxes claim.
+        for index in range(len(found))[::-1]:
+            if found.class_ids[index] in self.columns:
+                mine = self._cells_of(found.boxes[index])
+                boxes[mine], objectness[mine] = found.boxes[index], found.scores[index]
+                labels[mine] = 0
+                labels[mine, self.columns.index(found.class_ids[index])] = 1
+        return boxes, objectness, labels, np.zeros((count, 0), np.float32)
+
+    def _cells_of(self, box: np.ndarray) -> np.ndarray:
+        longest = max(box[2:] - box[:2])
+        stride = next(stride for stride, most in self.LONGEST.items() if longest < most)
+        near = np.abs(self._centres - (box[:2] + box[2:]) / 2) < 1.5 * stride
+        inside = (self._centres > box[:2]) & (self._centres < box[2:])
+        return (self._sizes[:, 0] == stride) & near.all(axis=1) & inside.all(axis=1)

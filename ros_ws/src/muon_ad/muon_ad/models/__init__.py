@@ -1,0 +1,1 @@
+"""`muon-ad models`: what is in model packages, whether they are whole, how fast, where from."""
