@@ -161,6 +161,20 @@ class Trainer:
         Raises DivergedError, with the weights as before, where the loss is not finite.
         """
         prepared = self.steering.prepare(self.step)
+        _, losses = self.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 10)
+        self.optimizer.step()
+        self.average.update_parameters(self.net)
+        self.step += 1
+        self._measure()
+        measured = {} if self.precision is None else {'mAP': self.precision}
+        return {**losses, **measured, **prepared}
+
+    def backward(self) -> tuple[Tensor, dict[str, float]]:
+        """Leave the gradients of the present step in the network, and take no step.
+
+        Returns the images [B, 3, H, W] and the losses by column. Raises DivergedError.
+        """
         images, targets, truths = self._batch()
         self._set_training()
         losses = self._losses(images, targets, truths)
@@ -169,14 +183,8 @@ class Trainer:
         check_finite(total.item(), self.step)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 10)
-        self.optimizer.step()
-        self.average.update_parameters(self.net)
-        self.step += 1
-        self._measure()
-        values = {name: value.item() for name, value in losses.items()}
-        measured = {} if self.precision is None else {'mAP': self.precision}
-        return {'loss': total.item(), **values, **measured, **prepared}
+        return images, {'loss': total.item(),
+                        **{name: value.item() for name, value in losses.items()}}
 
     def _set_training(self) -> None:
         self.net.train()
