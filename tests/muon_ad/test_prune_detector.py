@@ -12,6 +12,7 @@ from muon_ad.networks.detector import load_detector
 from muon_ad.networks.resize import residual_blocks
 from muon_ad.networks.weights import load_network
 from muon_ad.prune.detector import AVERAGE
+from muon_ad.prune.detector import cut_and_refit
 from muon_ad.prune.detector import load_dense
 from muon_ad.prune.detector import prune_detector
 from muon_ad.prune.plan import Plan
@@ -112,3 +113,28 @@ def test_the_command_goes_on_after_it_was_killed_and_shows_what_is_left(tmp_path
         assert text in shown
     assert count(load_dense(tmp_path / CHECKPOINT)[0]) == count(
         load_detector(tmp_path / 'p40.safetensors')[0])
+
+
+def test_cut_at_once_and_refitted_it_is_close_to_the_dense_one_without_training(
+    dense, lessons, tmp_path,
+):
+    net = dense[0]
+    recipe = Recipe(dense[1], 64, 64, batch=4, pool=8, half=False, mimic=0.0)
+    small = cut_and_refit(net, lessons, recipe, replace(PLAN, keep=0.25), batches=4)
+    assert count(small) == pytest.approx(0.6 * count(net), rel=0.02)
+    trainer = detector_trainer.Trainer(recipe, lessons, net)
+    images, _ = trainer.backward()
+    net.eval()
+    with torch.no_grad():
+        wanted = net(images)
+        spread = (wanted - wanted.mean((0, 1))).abs().mean()
+        assert (small.eval()(images) - wanted).abs().mean() < 0.5 * spread
+
+
+def test_the_command_can_cut_and_refit(tmp_path, capsys):
+    assert main(['prune', 'detector', str(SHIPPED), '--scenes', '2', '--pool', '4', '--batch', '2',
+                 '--width', '64', '--height', '64', '--refit', '2', '--keep', '0.25',
+                 '-o', str(tmp_path)]) == 0
+    path = tmp_path / 'p40.safetensors'
+    assert str(path) in capsys.readouterr().out
+    assert count(load_detector(path)[0]) < 0.65 * count(load_dense(SHIPPED)[0])

@@ -29,12 +29,20 @@ from muon_ad.networks.detector import save_detector
 from muon_ad.networks.detector import STRIDES
 from muon_ad.networks.resize import resize_to
 from muon_ad.prune import options
+from muon_ad.prune.cut import cut
+from muon_ad.prune.graph import channel_groups
 from muon_ad.prune.imitation import feature_loss
 from muon_ad.prune.imitation import watched
 from muon_ad.prune.methods import learner
 from muon_ad.prune.plan import Plan
+from muon_ad.prune.refit import refit
 from muon_ad.prune.report import comparison
 from muon_ad.prune.report import outcome
+from muon_ad.prune.scores import make_score
+from muon_ad.prune.select import global_ratio
+from muon_ad.prune.select import select
+from muon_ad.prune.shapes import budget
+from muon_ad.prune.shapes import count
 from muon_ad.train import detector as training
 from muon_ad.train import detector_trainer
 from muon_ad.train.checkpoint import CHECKPOINT
@@ -168,6 +176,32 @@ def prune_detector(
     return path
 
 
+def cut_and_refit(
+    dense: DetectorNet, lessons: Lessons, recipe: Recipe, plan: Plan, batches: int,
+) -> DetectorNet:
+    """Return the detector cut all at once and refitted to the dense one, without training.
+
+    The score sees the gradients of `batches` batches; the layers are refitted on their images.
+    """
+    trainer = detector_trainer.Trainer(recipe, lessons, copy.deepcopy(dense))
+    example, ignored = (torch.zeros(1, 3, 64, 64),), DetectorPupil.ignored
+    groups = channel_groups(dense, example, ignored)
+    score, seen = make_score(plan.score, plan.seed), []
+    for _ in range(batches):
+        seen.append(trainer.backward()[0])
+        score.observe(groups, trainer.net, trainer.optimizer)
+        trainer.step += 1
+    scores = {group.name: score.of(group, dense).double().numpy() for group in groups}
+    channels = {group.name: group.channels for group in groups}
+    removed = select(scores, channels, global_ratio(plan.limits), plan.limits,
+                     budget(dense, groups), round(count(dense) * (1 - plan.ratio)),
+                     score.comparable)
+    made = cut(dense, example, removed)
+    small = made.apply(dense)
+    refit(small, dense, made, seen, plan.seed)
+    return small
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `muon-ad prune detector`."""
     parser.add_argument('source', type=Path, help='model package, .safetensors of a detector, or '
@@ -177,6 +211,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in OPTIONS:
         default = getattr(Recipe, name)
         parser.add_argument(f'--{name.replace("_", "-")}', type=type(default), default=default)
+    parser.add_argument('--refit', type=int, metavar='BATCHES',
+                        help='do not train: cut all at once, by what the score sees in so many '
+                        "batches, and refit each layer to the dense detector's by least squares; "
+                        '`muon-ad train detector --weights` then goes on')
     parser.add_argument('--bf16', action='store_true',
                         help='bfloat16 (slow on CPUs without AMX or AVX512)')
     options.add_arguments(parser, RATES)
@@ -195,8 +233,12 @@ def run(args: argparse.Namespace) -> int:
         warm_up=min(Recipe.warm_up, plan.steps // 10), average=AVERAGE, mimic=0.0, seed=plan.seed,
         half=args.bf16)
     lessons, _ = training.lessons_of(args, recipe, training.annotated(args, classes))
-    path = prune_detector(dense, lessons, recipe, plan, args.out, args.resume,
-                          args.checkpoint_every)
+    if args.refit:
+        path = args.out / f'{plan.variant}.safetensors'
+        save_detector(path, cut_and_refit(dense, lessons, recipe, plan, args.refit), classes)
+    else:
+        path = prune_detector(dense, lessons, recipe, plan, args.out, args.resume,
+                              args.checkpoint_every)
     example = (torch.zeros(1, 3, recipe.height, recipe.width),)
     small, _ = load_detector(path)
     Console().print(comparison(dense, small, example, f'{recipe.width}x{recipe.height}'))

@@ -71,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in OPTIONS:
         default = getattr(Recipe, name)
         parser.add_argument(f'--{name.replace("_", "-")}', type=type(default), default=default)
+    parser.add_argument('--frozen-norms', action='store_true',
+                        help='normalise as --weights do, and not by the statistics of each batch: '
+                        'for short runs')
     parser.add_argument('--fp32', action='store_true', help='no bfloat16 (CPUs without AMX)')
     steering.add_arguments(parser, RATES)
     parser.add_argument('--sizes', type=size, nargs='*', default=[], metavar='WIDTHxHEIGHT',
@@ -144,7 +147,7 @@ def _recipe(args: argparse.Namespace, classes: tuple[str, ...]) -> Recipe:
     return Recipe(
         classes, **options, optimizer=args.optimizer,
         rate=RATES[args.optimizer] if args.rate is None else args.rate,
-        curriculum=args.curriculum == 'on', half=not args.fp32,
+        curriculum=args.curriculum == 'on', half=not args.fp32, frozen_norms=args.frozen_norms,
         start=sha256_of(args.weights) if args.weights else '',
     )
 

@@ -57,6 +57,7 @@ class Recipe:
     """Everything a run depends on besides its pictures and its teachers.
 
     `start` is the SHA-256 of the weights that it starts from; empty: random ones.
+    `frozen_norms`: normalise by the statistics of those, and not of each batch.
     """
 
     classes: tuple[str, ...]
@@ -75,6 +76,7 @@ class Recipe:
     fresh: int = 1
     seed: int = 0
     half: bool = True
+    frozen_norms: bool = False
     validate_every: int = 500
     start: str = ''
 
@@ -159,22 +161,37 @@ class Trainer:
         Raises DivergedError, with the weights as before, where the loss is not finite.
         """
         prepared = self.steering.prepare(self.step)
+        _, losses = self.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 10)
+        self.optimizer.step()
+        self.average.update_parameters(self.net)
+        self.step += 1
+        self._measure()
+        measured = {} if self.precision is None else {'mAP': self.precision}
+        return {**losses, **measured, **prepared}
+
+    def backward(self) -> tuple[Tensor, dict[str, float]]:
+        """Leave the gradients of the present step in the network, and take no step.
+
+        Returns the images [B, 3, H, W] and the losses by column. Raises DivergedError.
+        """
         images, targets, truths = self._batch()
-        self.net.train()
+        self._set_training()
         losses = self._losses(images, targets, truths)
         factors = self.steering.factors()
         total = sum(factors[_kind(name)] * value for name, value in losses.items())
         check_finite(total.item(), self.step)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 10)
-        self.optimizer.step()
-        self.average.update_parameters(self.net)
-        self.step += 1
-        self._measure()
-        values = {name: value.item() for name, value in losses.items()}
-        measured = {} if self.precision is None else {'mAP': self.precision}
-        return {'loss': total.item(), **values, **measured, **prepared}
+        return images, {'loss': total.item(),
+                        **{name: value.item() for name, value in losses.items()}}
+
+    def _set_training(self) -> None:
+        self.net.train()
+        if self.recipe.frozen_norms:
+            for module in self.net.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
 
     def _batch(self) -> tuple[Tensor, Targets | None, list[Truth]]:
         """Return images [B, 3, H, W] of the step: first the teacher's, then the annotated ones."""
