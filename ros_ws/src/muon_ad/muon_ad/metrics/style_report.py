@@ -142,7 +142,8 @@ def speed(package: ModelPackage, seconds: float = 2.0) -> dict[str, float]:
 def write_quality(package: ModelPackage, quality: Mapping) -> None:
     """Put the figures into the package's model.yaml."""
     path = package.folder / 'model.yaml'
-    data = {**yaml.safe_load(path.read_text(encoding='utf-8')), 'quality': dict(quality)}
+    data = yaml.safe_load(path.read_text(encoding='utf-8'))
+    data['quality'] = {**data.get('quality', {}), **quality}
     path.write_text(yaml.safe_dump(data, sort_keys=False, width=99), encoding='utf-8')
 
 

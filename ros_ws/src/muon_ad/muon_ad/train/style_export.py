@@ -236,7 +236,8 @@ def add_styles(styles: Path, folder: Path) -> None:
 def build_package(folder: Path, default: str = '', training: Mapping | None = None) -> Path:
     """Make the ONNX files and model.yaml of a package from its weights and styles.
 
-    `default` is the style to start with (empty: as before, or the first). What was measured
+    `default` is the style to start with (empty: as before, or the first); `training` tells, by
+    variant, how those that are new were made. What was measured
     (`quality`) and the quantised variants stay where the network they belong to is the same as
     before. Returns the path of model.yaml. Raises DisagreementError where an ONNX file does not do
     on the style images what its network does.
@@ -277,7 +278,7 @@ def build_package(folder: Path, default: str = '', training: Mapping | None = No
         },
         'weights': {file.stem: _file(file, folder)
                     for file in sorted(folder.glob('weights/*.safetensors'))},
-        'training': dict(training or before.get('training', {})),
+        'training': {**before.get('training', {}), **(training or {})},
     }
     if same and 'quality' in before:
         data['quality'] = before['quality']
@@ -340,7 +341,7 @@ def run(args: argparse.Namespace) -> int:
     if args.source.suffix == '.safetensors':
         add_student(args.source, folder, args.variant)
     else:
-        training = add_checkpoint(args.source, folder, args.variant)
+        training = {args.variant: add_checkpoint(args.source, folder, args.variant)}
     if args.styles:
         add_styles(args.styles, folder)
     print(build_package(folder, args.default, training))
