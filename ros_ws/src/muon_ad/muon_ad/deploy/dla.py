@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
 from muon_ad.deploy.dla_rules import FOLDED
@@ -21,6 +20,7 @@ from muon_ad.deploy.graph import Layer
 from muon_ad.deploy.graph import read_graph
 from muon_ad.deploy.model_file import add_model_arguments
 from muon_ad.deploy.model_file import model_file
+from muon_ad.screen import screen
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(placement: Placement, title: str, everything: bool) -> None:
-    console = Console(highlight=False)
+    console = screen(highlight=False)
     table = Table('layer', 'operator', 'runs on', 'why', title=title, title_justify='left')
     for placed in placement.layers:
         if everything or placed.loadable is None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
-from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
@@ -19,6 +18,7 @@ from muon_ad.paths import write_whole
 from muon_ad.runtime.installed import find_package
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
+from muon_ad.screen import screen
 
 WARM_UP = 3
 
@@ -112,4 +112,4 @@ def _show(name: str, rows: Sequence[dict[str, object]]) -> None:
         table.add_row(row['variant'], row['precision'], str(row['threads']),
                       *(f'{row[key]:.2f}' for key in ('min_ms', 'median_ms', 'p99_ms')),
                       f'{row["fps"]:.1f}', f'{row["memory_mb"]:.1f}')
-    Console(highlight=False).print(table)
+    screen(highlight=False).print(table)

@@ -4,13 +4,13 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from muon_ad.runtime.installed import models_folder
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
 from muon_ad.runtime.package import PackageError
+from muon_ad.screen import screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,4 +76,4 @@ def _show(packages: list[ModelPackage]) -> None:
                 f'{variant.parameters:,}', f'{variant.gflops:.2f}',
                 f'{variant.file.stat().st_size / 1000:.0f}', package.licence,
             )
-    Console().print(table)
+    screen().print(table)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 import onnxruntime as ort
-from rich.console import Console
 from rich.table import Table
 
 from muon_ad.models.listing import listed
@@ -15,6 +14,7 @@ from muon_ad.runtime.installed import find_package
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
 from muon_ad.runtime.package import Variant
+from muon_ad.screen import screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def _network(variant: Variant) -> dict[str, object]:
 
 
 def _show(about: dict) -> None:
-    console = Console(highlight=False)
+    console = screen(highlight=False)
     table = _table(about['name'])
     for name in ('summary', 'task', 'licence', 'folder', 'default_variant', 'input', 'decoder',
                  'classes', 'styles', 'default_style'):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
-from rich.console import Console
 from rich.table import Table
 
 from muon_ad.models.run_variant import runner
@@ -24,6 +23,7 @@ from muon_ad.runtime.package import PackageError
 from muon_ad.runtime.package import sha256_of
 from muon_ad.runtime.package import Variant
 from muon_ad.runtime.style import fitting
+from muon_ad.screen import screen
 
 OK, FAILED, SKIPPED = 'ok', 'FAILED', 'not checked'
 PHOTOGRAPHS = ('astronaut', 'coffee')      # of scikit-image
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         table = Table('package', 'variant', 'check', 'result', 'detail')
         for check in checks:
             table.add_row(*asdict(check).values())
-        Console(highlight=False).print(table)
+        screen(highlight=False).print(table)
     return int(any(check.result == FAILED for check in checks))
 
 

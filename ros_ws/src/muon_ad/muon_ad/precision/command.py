@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from muon_ad.documents import read_document
 from muon_ad.paths import expanded
@@ -26,6 +25,7 @@ from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import ModelPackage
 from muon_ad.runtime.package import sha256_of
 from muon_ad.runtime.package import Variant
+from muon_ad.screen import screen
 
 FRAMES = 24
 LARGEST = 2_000_000     # bytes of a file that is shipped
@@ -169,7 +169,7 @@ def converted_name(name: str, suffix: str) -> str:
 
 
 def _tell(report: Report, folder: Path) -> None:
-    console = Console(highlight=False)
+    console = screen(highlight=False)
     report.show(console)
     if report.bytes_after > LARGEST:
         console.print(f'{report.bytes_after / 1e6:.1f} MB is more than the {LARGEST / 1e6:.0f} MB '

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import nn
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -43,6 +42,7 @@ from muon_ad.prune.select import global_ratio
 from muon_ad.prune.select import select
 from muon_ad.prune.shapes import budget
 from muon_ad.prune.shapes import count
+from muon_ad.screen import screen
 from muon_ad.train import detector as training
 from muon_ad.train import detector_trainer
 from muon_ad.train.checkpoint import CHECKPOINT
@@ -241,6 +241,6 @@ def run(args: argparse.Namespace) -> int:
                               args.checkpoint_every)
     example = (torch.zeros(1, 3, recipe.height, recipe.width),)
     small, _ = load_detector(path)
-    Console().print(comparison(dense, small, example, f'{recipe.width}x{recipe.height}'))
+    screen().print(comparison(dense, small, example, f'{recipe.width}x{recipe.height}'))
     print(outcome(dense, small, plan.ratio, path))
     return 0

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from rich.console import Console
 from torch import nn
 
 from muon_ad.networks.resize import resize_to
@@ -31,6 +30,7 @@ from muon_ad.prune.methods import learner
 from muon_ad.prune.plan import Plan
 from muon_ad.prune.report import comparison
 from muon_ad.prune.report import outcome
+from muon_ad.screen import screen
 from muon_ad.train import perceptual
 from muon_ad.train import style as training
 from muon_ad.train.checkpoint import CHECKPOINT
@@ -193,6 +193,6 @@ def run(args: argparse.Namespace) -> int:
     width, height = SIZE
     example = (torch.zeros(1, 3, height, width), torch.zeros(1, dense.config.style_length))
     small = load_student(path)
-    Console().print(comparison(dense, small, example, f'{width}x{height}'))
+    screen().print(comparison(dense, small, example, f'{width}x{height}'))
     print(outcome(dense, small, plan.ratio, path))
     return 0

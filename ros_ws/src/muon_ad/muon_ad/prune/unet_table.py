@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,6 +26,7 @@ from muon_ad.prune.unet_plan import PARTS
 from muon_ad.prune.unet_plan import plan_light
 from muon_ad.prune.unet_plan import PlanError
 from muon_ad.prune.unet_plan import Shares
+from muon_ad.screen import screen
 
 # Of the parts above them: attention layers with what replaced them, and what reads skips.
 WITHIN = ('attention', 'skips')
@@ -191,7 +191,7 @@ def show(found: Mapping[str, Mapping[str, Cost]], size: int) -> None:
             cells += [_cell(f'{cost.parameters:,}', cost.parameters, dense and dense.parameters),
                       _cell(f'{cost.flops / 1e9:.3g}', cost.flops, dense and dense.flops)]
         table.add_row(*cells, end_section=row in (PARTS[-1], WITHIN[-1]))
-    Console().print(table)
+    screen().print(table)
 
 
 def _cell(text: str, value: int, reference: int | None) -> str:

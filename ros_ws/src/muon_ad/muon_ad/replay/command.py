@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,6 +29,7 @@ from muon_ad.replay.record import read_recording
 from muon_ad.replay.record import Recorder
 from muon_ad.replay.record import Recording
 from muon_ad.replay.topics import choose
+from muon_ad.screen import screen
 
 # Of the command as a whole; 1 is an answer (a bag in part unreadable is one that is found wrong),
 # 2 means that there is none.
@@ -113,7 +113,7 @@ def _add_networks(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay, record and compare; return SAME, DIFFERS, or CANNOT (through a ValueError)."""
     _check(args)
-    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console = screen()
     # Read before the slow part: a golden that is not one is told at once.
     tolerances = _tolerances(args)
     golden = _golden(args.expect) if args.expect else None

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from muon_ad.distill.devices import choose_device
@@ -22,6 +21,7 @@ from muon_ad.distill.quantise.weights import Report
 from muon_ad.distill.quantise.weights import save_quantised
 from muon_ad.picture_files import read_picture
 from muon_ad.runtime.installed import find_package
+from muon_ad.screen import screen
 
 TIMES = 4       # time-steps of each picture
 
@@ -122,4 +122,4 @@ def _show(report: Report, error: float) -> None:
         ('error of the prediction', f'{error:.2%} of its size, on noise not calibrated on'),
     ):
         table.add_row(name, value)
-    Console(highlight=False).print(table)
+    screen(highlight=False).print(table)

@@ -4,13 +4,13 @@ import argparse
 import json
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 
 from muon_ad.distill.quantise.memory import Memory
 from muon_ad.distill.quantise.memory import memory_of
 from muon_ad.distill.quantise.memory import read_configuration
 from muon_ad.distill.quantise.weights import GROUP
+from muon_ad.screen import screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(memory: Memory) -> None:
-    console = Console(highlight=False)
+    console = screen(highlight=False)
     console.print(f'{memory.source}\n' + ', '.join(
         f'{name} {count / 1e6:,.1f} M parameters' for name, count in memory.parameters.items()))
     table = Table(title=f'GB for latents of {memory.pixels} x {memory.pixels} pixels',
