@@ -1,6 +1,5 @@
 """Writing bags that Foxglove and `ros2 bag` open: every type is defined in the file itself."""
 
-import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +53,10 @@ class BagWriter:
         self._connections: dict[str, Connection] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp('', f'.{self.path.stem}-', self.path.parent))
+            # Goes with the process, too, wherever in here that is told to end.
+            self._scratch = tempfile.TemporaryDirectory(
+                '', f'.{self.path.stem}-', self.path.parent)
+            self._folder = Path(self._scratch.name)
             self._writer = Writer(
                 self._folder / self.path.stem, version=_VERSION, storage_plugin=_STORAGES[storage]
             )
@@ -105,12 +107,12 @@ class BagWriter:
         self._writer.close()
         written = self._folder / self.path.stem
         (written / f'{written.name}.mcap' if self._single else written).replace(self.path)
-        shutil.rmtree(self._folder)
+        self._scratch.cleanup()
 
     def abort(self) -> None:
         """Leave nothing behind."""
         self._writer.abort()
-        shutil.rmtree(self._folder)
+        self._scratch.cleanup()
 
     def __enter__(self) -> 'BagWriter':
         return self
