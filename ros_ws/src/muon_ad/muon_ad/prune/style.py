@@ -156,15 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `muon-ad prune style`."""
     parser.add_argument('source', type=Path, help='model package, .safetensors of a student with '
                         'encoder.safetensors beside it, or checkpoint.pt of `muon-ad train style`')
-    parser.add_argument('--content', type=Path, nargs='+', required=True,
-                        help='folders, images or videos of ordinary scenes')
-    parser.add_argument('--styles', type=Path, nargs='+', required=True,
-                        help='folders of the built-in style images')
-    parser.add_argument('--paintings', type=Path, nargs='*', default=[],
-                        help='folders of further styles')
-    parser.add_argument('--features', type=Path, required=True,
-                        help='what the losses look through: models/backbone_tiny/encoder, or as '
-                        'for `muon-ad train style`')
+    training.add_picture_arguments(parser)
     parser.add_argument('--batch', type=int, default=training.Recipe.batch)
     parser.add_argument('--crop', type=int, default=training.Recipe.crop,
                         help='pixels, a multiple of 8')

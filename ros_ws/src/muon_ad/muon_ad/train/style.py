@@ -350,9 +350,8 @@ def load_corpus(
     return Corpus(load_images(content, 360), load_images(paintings, 320), drawn)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `muon-ad train style`."""
-    recipe = Recipe()
+def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what a student learns from, for `muon-ad train style` and `prune style`."""
     parser.add_argument('--content', type=Path, nargs='+', required=True,
                         help='folders, images or videos of ordinary scenes')
     parser.add_argument('--styles', type=Path, nargs='+', required=True,
@@ -360,7 +359,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--paintings', type=Path, nargs='*', default=[],
                         help='folders of further styles, so that unseen ones work better')
     parser.add_argument('--features', type=Path, required=True,
-                        help='cd_vgg19_small16x_e4.pth of MingSun-Tse/Collaborative-Distillation')
+                        help='what the losses look through: models/backbone_tiny/encoder, or '
+                        'cd_vgg19_small16x_e4.pth of MingSun-Tse/Collaborative-Distillation')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `muon-ad train style`."""
+    recipe = Recipe()
+    add_picture_arguments(parser)
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoint and log')
     parser.add_argument('--resume', action='store_true',
                         help='continue from the checkpoint in OUT')
