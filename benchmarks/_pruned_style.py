@@ -14,7 +14,6 @@ from muon_ad.metrics.style_report import compare
 from muon_ad.metrics.style_report import frames
 from muon_ad.metrics.style_report import mean_figures
 from muon_ad.networks.weights import save_network
-from muon_ad.prune.style import load_networks
 from muon_ad.prune.style import prune_style
 from muon_ad.prune.style import RATES
 from muon_ad.prune.style import WEIGHTS as LOSSES
@@ -25,9 +24,10 @@ from muon_ad.train import style as training
 from muon_ad.train.style_export import add_student
 from muon_ad.train.style_export import add_styles
 from muon_ad.train.style_export import build_package
-from muon_ad.train.style_export import ENCODER
-from muon_ad.train.style_export import STUDENT
-from muon_ad.train.style_export import weights_file
+from muon_ad.train.style_weights import ENCODER
+from muon_ad.train.style_weights import load_networks
+from muon_ad.train.style_weights import STUDENT
+from muon_ad.train.style_weights import weights_file
 
 PACKAGE = ROOT / 'models' / 'style_default'
 FEATURES = ROOT / 'models' / 'backbone_tiny' / 'encoder'

@@ -30,7 +30,7 @@ from muon_ad.train import style as training
 from muon_ad.train.checkpoint import CHECKPOINT
 from muon_ad.train.log import LOG
 from muon_ad.train.style_export import export_student
-from muon_ad.train.style_export import load_student
+from muon_ad.train.style_weights import load_student
 
 CONFIG = StyleConfig(channels=16, blocks=3, fine=8, encoder=(4, 8), hidden=8)
 STEPS = 8

@@ -36,7 +36,9 @@ from muon_ad.train.log import LOG
 from muon_ad.train.loop import DivergedError
 from muon_ad.train.loop import learn
 from muon_ad.train.steering import RiseAndFall
+from muon_ad.train.style_weights import load_networks
 
+SHIPPED = Path(__file__).parents[2] / 'models' / 'style_default'
 TINY = StyleConfig(channels=8, blocks=1, fine=4, encoder=(4, 8), hidden=8)
 RECIPE = training.Recipe(steps=6, crop=32, batch=2, warm=2, ramp=2, half=False)
 
@@ -76,7 +78,7 @@ def test_a_run_leaves_a_checkpoint_and_a_log_of_every_loss(make_trainer, tmp_pat
     assert logged[0]['copy'] and not logged[0]['style']
     assert logged[-1]['style'] and logged[-1]['palette'] and not logged[-1]['copy']
     assert not list(tmp_path.glob('*.partial'))
-    student, encoder = training.load_networks(tmp_path / CHECKPOINT)
+    student, encoder = load_networks(tmp_path / CHECKPOINT)
     assert student.config == TINY
     assert encoder.head.out_features == TINY.style_length
 
@@ -322,7 +324,7 @@ def test_an_attention_begins_as_if_it_were_not_there(networks):
 def test_an_attention_learns_beside_style_vectors_that_stay(make_trainer, tmp_path):
     first = make_trainer()
     train(first, tmp_path / 'first', save_every=6)
-    begin = training.load_networks(tmp_path / 'first' / CHECKPOINT)
+    begin = load_networks(tmp_path / 'first' / CHECKPOINT)
     config = replace(TINY, tokens=4)
     second = training.Trainer(first.corpus, first.features, replace(RECIPE, warm=0, ramp=1),
                               config, begin)
@@ -338,12 +340,39 @@ def test_an_attention_learns_beside_style_vectors_that_stay(make_trainer, tmp_pa
     assert not torch.equal(second.student.stem.weight, begin[0].stem.weight)
 
 
-@pytest.mark.parametrize('options', [['--tokens', '8'], ['--tokens', '3', '--begin', 'a.pt'],
-                                     ['--begin', 'a.pt']])
-def test_an_attention_without_what_it_needs_is_refused(options, tmp_path, capsys):
+@pytest.mark.parametrize(('options', 'said'), [
+    (['--tokens', '8'], '--begin is not given; expected'),
+    (['--tokens', '3', '--begin', 'PACKAGE'], 'expected 1, 2, 4, 8 or 16'),
+    (['--tokens', '4', '--begin', 'PACKAGE/weights/attention.safetensors'], '--begin has 8'),
+    (['--begin', 'a.pt'], 'a.pt: no such checkpoint'),
+])
+def test_a_beginning_that_does_not_fit_is_refused(options, said, tmp_path, capsys):
+    options = [text.replace('PACKAGE', str(SHIPPED)) for text in options]
     assert main(['train', 'style', '--content', 'a', '--styles', 'b', '--features', 'c', '--out',
                  str(tmp_path), *options]) == 2
-    assert 'expected 1, 2, 4, 8 or 16, and the checkpoint' in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+
+
+def test_a_training_goes_on_with_the_networks_of_another(make_trainer, tmp_path):
+    first = make_trainer()
+    train(first, tmp_path / 'first', save_every=6)
+    begin = load_networks(tmp_path / 'first' / CHECKPOINT)
+    second = training.Trainer(first.corpus, first.features, replace(RECIPE, warm=0, ramp=1), TINY,
+                              begin)
+    for ours, theirs in zip((second.student, second.encoder), (first.student, first.encoder),
+                            strict=True):
+        assert all(torch.equal(value, theirs.state_dict()[name])
+                   for name, value in ours.state_dict().items())
+    train(second, tmp_path / 'second', save_every=6)
+    assert rows(tmp_path / 'second' / LOG)[0]['style']      # no copying anew
+    assert not torch.equal(second.student.stem.weight, first.student.stem.weight)
+    assert not torch.equal(second.encoder.head.weight, first.encoder.head.weight)
+
+
+def test_a_package_can_be_trained_on(arguments, tmp_path):
+    out = tmp_path / 'on'
+    assert main([*arguments, '--out', str(out), '--begin', str(SHIPPED), '--steps', '1']) == 0
+    assert load_networks(out / CHECKPOINT)[0].config == load_networks(SHIPPED)[0].config
 
 
 @pytest.fixture

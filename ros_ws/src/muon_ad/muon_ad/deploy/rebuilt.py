@@ -28,7 +28,7 @@ def exported_network(path: Path) -> nn.Module:
     kind = load_network(path).kind
     if kind == 'style':
         from muon_ad.train.style_export import ExportedStudent
-        from muon_ad.train.style_export import load_student
+        from muon_ad.train.style_weights import load_student
 
         return ExportedStudent(load_student(path)).eval()
     if kind == 'detector':

@@ -36,10 +36,10 @@ from muon_ad.train import style as training
 from muon_ad.train.checkpoint import CHECKPOINT
 from muon_ad.train.checkpoint import load_checkpoint
 from muon_ad.train.loop import learn
-from muon_ad.train.style_export import ENCODER
-from muon_ad.train.style_export import load_encoder
-from muon_ad.train.style_export import load_student
-from muon_ad.train.style_export import STUDENT
+from muon_ad.train.style_weights import ENCODER
+from muon_ad.train.style_weights import load_networks
+from muon_ad.train.style_weights import load_student
+from muon_ad.train.style_weights import STUDENT
 
 # Where the dense student is imitated besides its picture: layer that reads them, and whose group
 # of channels they are.
@@ -75,9 +75,6 @@ class StylePupil(training.Trainer):
         self.example = torch.zeros(1, 3, 32, 32), torch.zeros(1, dense.config.style_length)
         self.kept: Mapping[str, torch.Tensor] = {}
 
-    def _networks(self, begin: training.Networks) -> training.Networks:
-        return begin
-
     @property
     def network(self) -> StyleStudent:
         """Return what is pruned."""
@@ -109,19 +106,6 @@ class StylePupil(training.Trainer):
             'imitation': F.l1_loss(found.result.float(), picture.float()),
             'features': feature_loss(found.inputs, wanted.inputs, kept),
         }
-
-
-def load_networks(source: Path) -> training.Networks:
-    """Return student and encoder of a model package (its `weights` folder), of one of the files in
-    that, or of a checkpoint of `muon-ad train style`.
-
-    Raises FileNotFoundError or ValueError, naming what is missing.
-    """
-    if source.is_dir():
-        source = source / 'weights' / 'dense.safetensors'
-    if source.suffix == '.safetensors':
-        return load_student(source), load_encoder(source.with_name('encoder.safetensors'))
-    return training.load_networks(source)
 
 
 def prune_style(

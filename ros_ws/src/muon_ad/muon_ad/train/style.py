@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from muon_ad.networks.resize import resize_to
 from muon_ad.networks.style import STYLE_SIZE
 from muon_ad.networks.style import StyleConfig
 from muon_ad.networks.style import StyleEncoder
@@ -42,6 +41,8 @@ from muon_ad.train.images import random_crop
 from muon_ad.train.loop import check_finite
 from muon_ad.train.loop import learn
 from muon_ad.train.optimizers import network_optimizer
+from muon_ad.train.style_weights import load_networks
+from muon_ad.train.style_weights import Networks
 
 SHIFT = 3  # largest camera motion, in pixels, of the steadiness loss
 # What the student makes of the border, beyond which it sees grey, is not judged: judged, it learns
@@ -126,9 +127,6 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
 
 
-Networks = tuple[StyleStudent, StyleEncoder]
-
-
 class Trainer:
     """Networks, optimiser and step counter of one run, which can be saved and resumed exactly.
 
@@ -138,9 +136,10 @@ class Trainer:
 
     def __init__(self, corpus: Corpus, features: nn.Module, recipe: Recipe,
                  config: StyleConfig, begin: Networks | None = None) -> None:
-        """Begin anew, or from trained networks whose style vectors the new ones go on to read.
+        """Begin anew, or go on with trained networks (of which these parameters learn that require
+        a gradient).
 
-        The latter have no attention; what their encoder makes of a style stays as it is, and only
+        Where only `config` has attention, what their encoder makes of a style stays as it is, and
         the student and the tokens of its attention learn.
         """
         torch.manual_seed(recipe.seed)
@@ -157,13 +156,15 @@ class Trainer:
             recipe.optimizer, learning, recipe.rate, weight_decay=1e-4,
             first=('student.stem', 'encoder.stages.0'), last=('student.last', 'encoder.head'),
         )
-        self._style = self.encoder if begin is None else self.encoder.tokens or nn.Module()
+        self._style = nn.ParameterList(p for p in self.encoder.parameters() if p.requires_grad)
         self.step = 0
         # What a drawn style looks like to the features never changes.
         self._drawn = [self._statistics(to_tensor(image[None])) for image in corpus.builtin]
         self.steering = self._steering(held)
 
     def _networks(self, begin: Networks | None) -> Networks:
+        if begin is not None and begin[0].config == self.config:
+            return begin
         student, encoder = StyleStudent(self.config), StyleEncoder(self.config)
         if begin is not None:
             _take_over(begin, student, encoder)
@@ -324,23 +325,6 @@ def _take_over(begin: Networks, student: StyleStudent, encoder: StyleEncoder) ->
     encoder.tokens.requires_grad_(True)
 
 
-def load_networks(path: Path) -> Networks:
-    """Rebuild student and encoder of a checkpoint.
-
-    Raises FileNotFoundError, or ValueError where the file is not such a checkpoint.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint; `muon-ad train style` writes it')
-    state = load_checkpoint(path, {})
-    if not isinstance(state, dict) or not {'config', 'student', 'encoder'} <= state.keys():
-        raise ValueError(f'{path}: not a checkpoint of `muon-ad train style`')
-    config = StyleConfig.from_dict(state['config'])
-    student, encoder = StyleStudent(config), StyleEncoder(config)
-    resize_to(student, state['student'])    # of one that is being pruned, it is smaller
-    encoder.load_state_dict(state['encoder'])
-    return student, encoder
-
-
 def load_corpus(
     content: Sequence[Path], paintings: Sequence[Path], builtin: Sequence[Path],
 ) -> Corpus:
@@ -370,12 +354,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoint and log')
     parser.add_argument('--resume', action='store_true',
                         help='continue from the checkpoint in OUT')
+    parser.add_argument('--begin', type=Path, metavar='SOURCE',
+                        help='go on with trained networks: a model package, one of its '
+                        '.safetensors, or the checkpoint of another training')
     parser.add_argument('--tokens', type=int, default=0, metavar='SIDE',
-                        help='let the student attend to SIDE x SIDE places of the style image, a '
-                        'divisor of 16, such as 8; needs --begin (default 0: no attention)')
-    parser.add_argument('--begin', type=Path, metavar='CHECKPOINT',
-                        help='of a training without --tokens: the networks to begin with, whose '
-                        'style vectors stay as they are')
+                        help='let the student of --begin also attend to SIDE x SIDE places of the '
+                        'style image, a divisor of 16, such as 8; its style vectors stay as they '
+                        'are (default 0: no attention)')
     parser.add_argument('--checkpoint-every', type=int, default=500, metavar='STEPS')
     parser.add_argument('--steps', type=int, default=recipe.steps)
     parser.add_argument('--batch', type=int, default=recipe.batch)
@@ -402,11 +387,13 @@ def loss_weight(text: str, known: Collection[str] = WEIGHTS) -> tuple[str, float
     return name, weight
 
 
-def check_attention(tokens: int, begin: Path | None) -> None:
-    """Raise ValueError where --tokens and --begin do not make an attention together."""
-    if tokens not in (1, 2, 4, 8, 16) or begin is None:
-        raise ValueError(f'--tokens is {tokens} and --begin {begin}; expected 1, 2, 4, 8 or 16, '
-                         'and the checkpoint of a training without --tokens')
+def check_attention(tokens: int, begin: Networks | None) -> None:
+    """Raise ValueError where --tokens cannot be added to the networks of --begin."""
+    have = None if begin is None else begin[0].config.tokens
+    if tokens not in (1, 2, 4, 8, 16) or have not in (0, tokens):
+        has = 'is not given' if have is None else f'has {have}'
+        raise ValueError(f'--tokens is {tokens}, and --begin {has}; expected 1, 2, 4, 8 or 16, '
+                         'and networks without attention to begin with')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -416,12 +403,14 @@ def run(args: argparse.Namespace) -> int:
     recipe = Recipe(steps=args.steps, batch=args.batch, crop=args.crop, rate=rate, seed=args.seed,
                     optimizer=args.optimizer, curriculum=args.curriculum == 'on',
                     half=not args.fp32, weights={**WEIGHTS, **dict(args.weights)})
-    config = StyleConfig(tokens=args.tokens)
-    begin = None
-    if args.tokens or args.begin:
-        check_attention(args.tokens, args.begin)
+    config, begin = StyleConfig(), None
+    if args.begin:
         begin = load_networks(args.begin)
+        config = begin[0].config
         recipe = replace(recipe, warm=0, ramp=1)    # both were done before
+    if args.tokens:
+        check_attention(args.tokens, begin)
+        config = replace(config, tokens=args.tokens)
     features = perceptual.load_features(args.features)
     corpus = load_corpus(args.content, args.paintings, args.styles)
     trainer = Trainer(corpus, features, recipe, config, begin)

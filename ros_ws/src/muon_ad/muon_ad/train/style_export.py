@@ -21,27 +21,28 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from muon_ad.deploy.rebuilt import agreement
 from muon_ad.documents import read_document
-from muon_ad.networks.resize import resize_to
 from muon_ad.networks.style import frame_statistics
 from muon_ad.networks.style import STRIDE
 from muon_ad.networks.style import STYLE_SIZE
-from muon_ad.networks.style import StyleConfig
 from muon_ad.networks.style import StyleEncoder
 from muon_ad.networks.style import StyleStudent
 from muon_ad.networks.style import UpConv
-from muon_ad.networks.weights import load_network
 from muon_ad.networks.weights import save_network
 from muon_ad.runtime.package import load_package
 from muon_ad.runtime.package import sha256_of
 from muon_ad.runtime.style import read_style
 from muon_ad.train.checkpoint import load_checkpoint
-from muon_ad.train.style import load_networks
+from muon_ad.train.style_weights import ENCODER
+from muon_ad.train.style_weights import load_encoder
+from muon_ad.train.style_weights import load_networks
+from muon_ad.train.style_weights import load_student
+from muon_ad.train.style_weights import STUDENT
+from muon_ad.train.style_weights import weights_file
 
 SIZES = ((320, 240), (640, 480))
 OPSET = 17
 # INT8 kernels of CPUs are fast for outputs in multiples of it, and slower than fp32 for others.
 LANES = 16
-STUDENT, ENCODER = 'style', 'style_encoder'     # kinds of weights
 
 
 class ExportedStudent(nn.Module):
@@ -142,21 +143,6 @@ class ExportedEncoder(nn.Module):
         return self.encoder(image.permute(0, 3, 1, 2).float() / 255)
 
 
-def load_student(path: Path) -> StyleStudent:
-    """Build the student, dense or pruned, of a .safetensors file. Raises WeightsError."""
-    weights = load_network(path, STUDENT)
-    student = StyleStudent(StyleConfig.from_dict(weights.config))
-    return resize_to(student, weights.state).eval()
-
-
-def load_encoder(path: Path) -> StyleEncoder:
-    """Build the style encoder of a .safetensors file. Raises WeightsError."""
-    weights = load_network(path, ENCODER)
-    encoder = StyleEncoder(StyleConfig.from_dict(weights.config))
-    encoder.load_state_dict(weights.state)
-    return encoder.eval()
-
-
 def export_student(student: StyleStudent, style_length: int, path: Path) -> None:
     """Write the student as ONNX, for frames of any size and style vectors of `style_length`."""
     frame = torch.zeros(1, 240, 320, 3, dtype=torch.uint8)
@@ -215,11 +201,6 @@ def add_student(path: Path, folder: Path, variant: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if path.resolve() != target.resolve():
         shutil.copyfile(path, target)
-
-
-def weights_file(folder: Path, variant: str) -> Path:
-    """Return where a package has the weights of a variant, or of its `encoder`."""
-    return folder / 'weights' / f'{variant}.safetensors'
 
 
 def add_styles(styles: Path, folder: Path) -> None:
