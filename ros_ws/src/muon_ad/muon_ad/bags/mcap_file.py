@@ -6,7 +6,6 @@ is followed by an index of its own, and walking over their headers is quick.
 
 import struct
 from collections.abc import Iterator
-from collections.abc import Set
 from io import BytesIO
 from pathlib import Path
 from zlib import crc32
@@ -17,14 +16,11 @@ from mcap.opcode import Opcode
 from mcap.records import Channel as McapChannel
 from mcap.records import Schema
 
+from muon_ad.bags.chunked_file import ChunkedFile
 from muon_ad.bags.chunks import Chunk
-from muon_ad.bags.chunks import Chunks
 from muon_ad.bags.chunks import Raw
-from muon_ad.bags.decompress import decompress
-from muon_ad.bags.decompress import Unsupported
 from muon_ad.bags.error import first_line
 from muon_ad.bags.error import Trouble
-from muon_ad.bags.source import Source
 from muon_ad.bags.types import Channel
 from muon_ad.bags.types import is_latched
 from muon_ad.bags.types import normalised
@@ -37,25 +33,12 @@ _CHUNK = struct.Struct('<QQQI')
 _BAD_RECORD = (McapError, struct.error, ValueError)
 
 
-class McapFile:
+class McapFile(ChunkedFile):
     """The messages of one MCAP file. `channels` and `counts` are by channel number."""
 
     def __init__(self, path: Path, trouble: Trouble) -> None:
-        self.channels: dict[int, Channel] = {}
         self._schemas: dict[int, Schema] = {}
-        self._source = Source(path, trouble)
-        self._chunks = Chunks(self._load)
-        self._scan()
-        self.counts = self._chunks.count(self.channels)
-        self.span_ns = self._chunks.span_ns
-
-    def read(self, channels: Set[int], start_ns: int, end_ns: int) -> Iterator[Raw]:
-        """Yield the messages of `channels` from `start_ns` to `end_ns`, inclusive, by time."""
-        return self._chunks.read(channels, start_ns, end_ns)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._source.close()
+        super().__init__(path, trouble)
 
     def _scan(self) -> None:
         """Note chunks and channels, up to the footer or the first byte that is no record."""
@@ -125,15 +108,9 @@ class McapFile:
 
     def _load(self, chunk: Chunk) -> list[Raw]:
         """Return the messages of one chunk in the order of the file."""
-        stored = self._source.at(chunk.data, chunk.size)
-        try:
-            content, wrong = decompress(chunk.compression, stored, chunk.uncompressed)
-        except Unsupported as error:
-            content, wrong = b'', str(error)
+        content, wrong = self._content(chunk)
         if not wrong and chunk.crc and crc32(content) != chunk.crc:
             self._source.told(chunk.begin, 'the checksum of a chunk differs; its messages may too')
-        if wrong:
-            self._source.told(chunk.begin, f'a chunk is read up to its damage ({wrong})')
         return list(self._messages(content, chunk))
 
     def _messages(self, content: bytes, chunk: Chunk) -> Iterator[Raw]:

@@ -6,23 +6,17 @@ has its last chunk's messages outside any chunk, as the length of that chunk was
 
 import struct
 from collections.abc import Iterator
-from collections.abc import Set
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from rosbags.rosbag1.reader import Header
 from rosbags.rosbag1.reader import ReaderError
 from rosbags.rosbag1.reader import RecordType
 
+from muon_ad.bags.chunked_file import ChunkedFile
 from muon_ad.bags.chunks import Chunk
-from muon_ad.bags.chunks import Chunks
 from muon_ad.bags.chunks import Raw
-from muon_ad.bags.decompress import decompress
-from muon_ad.bags.decompress import Unsupported
 from muon_ad.bags.error import first_line
-from muon_ad.bags.error import Trouble
-from muon_ad.bags.source import Source
 from muon_ad.bags.types import Channel
 from muon_ad.bags.types import normalised
 
@@ -33,24 +27,8 @@ _LENGTH = struct.Struct('<I')
 _BAD_RECORD = (ReaderError, struct.error, ValueError)
 
 
-class Ros1File:
+class Ros1File(ChunkedFile):
     """The messages of one bag. `channels` and `counts` are by the bag's connection number."""
-
-    def __init__(self, path: Path, trouble: Trouble) -> None:
-        self.channels: dict[int, Channel] = {}
-        self._source = Source(path, trouble)
-        self._chunks = Chunks(self._load)
-        self._scan()
-        self.counts = self._chunks.count(self.channels)
-        self.span_ns = self._chunks.span_ns
-
-    def read(self, channels: Set[int], start_ns: int, end_ns: int) -> Iterator[Raw]:
-        """Yield the messages of `channels` from `start_ns` to `end_ns`, inclusive, by time."""
-        return self._chunks.read(channels, start_ns, end_ns)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._source.close()
 
     def _scan(self) -> None:
         """Note chunks and connections, up to the end or the first byte that is no record."""
@@ -121,13 +99,7 @@ class Ros1File:
 
     def _load(self, chunk: Chunk) -> list[Raw]:
         """Return the messages of one chunk in the order of the file."""
-        stored = self._source.at(chunk.data, chunk.size)
-        try:
-            content, wrong = decompress(chunk.compression, stored, chunk.uncompressed)
-        except Unsupported as error:
-            content, wrong = b'', str(error)
-        if wrong:
-            self._source.told(chunk.begin, f'a chunk is read up to its damage ({wrong})')
+        content, wrong = self._content(chunk)
         messages = []
         try:
             messages.extend(self._messages(content, chunk))

@@ -1,27 +1,19 @@
 """Muon for the latents of a diffusion backbone: every sample is a matrix."""
 
-from collections.abc import Callable
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from muon_ad.optim.gradients import check_gradients
-from muon_ad.optim.gradients import evaluated
+from muon_ad.optim.base import FullPrecisionOptimizer
 from muon_ad.optim.gradients import named
-from muon_ad.optim.gradients import with_gradient
 from muon_ad.optim.masters import buffers_of
-from muon_ad.optim.masters import full_gradients
-from muon_ad.optim.masters import master_of
-from muon_ad.optim.masters import restore_precision
-from muon_ad.optim.masters import round_to_parameters
 from muon_ad.optim.muon import nesterov_momentum
 from muon_ad.optim.newton_schulz import orthogonalise
 from muon_ad.optim.settings import check_range
 
 
-class LatentMuon(Optimizer):
+class LatentMuon(FullPrecisionOptimizer):
     """Orthogonalised momentum on latents z [B, C, H, W], each sample by itself as [C, H*W].
 
     The step of every sample has a root mean square (RMS) of exactly `lr`, or, with `rms_scaling`,
@@ -59,33 +51,17 @@ class LatentMuon(Optimizer):
                 raise ValueError(f'{named(self.param_groups, latents)}: LatentMuon needs latents '
                                  '[B, C, H, W]; for weights, use Muon')
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Update all latents that have a gradient; return the closure's loss."""
-        loss = evaluated(closure)
-        check_gradients(self.param_groups)
-        for group in self.param_groups:
-            parameters = with_gradient(group)
-            if parameters:
-                self._update(group, parameters)
-        return loss
-
-    def _update(self, group: dict, parameters: list[Tensor]) -> None:
-        masters = [master_of(each, self.state[each]) for each in parameters]
+    def _update(
+        self, group: dict, masters: list[Tensor], gradients: list[Tensor],
+        parameters: list[Tensor],
+    ) -> None:
         buffers = buffers_of(self.state, 'momentum_buffer', parameters)
-        gradients = full_gradients(parameters)
         updates = nesterov_momentum(buffers, gradients, group['momentum'], group['nesterov'])
         for latents, update in zip(masters, updates, strict=True):
             size = float(group['lr'])
             if group['rms_scaling']:
                 size = size * rms(latents)
             latents.sub_(size * unit_step(update, group['steps']))
-        round_to_parameters(masters, parameters)
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Take up a saved state, master weights in full precision."""
-        super().load_state_dict(state_dict)
-        restore_precision(self, state_dict)
 
 
 def rms(latents: Tensor) -> Tensor:

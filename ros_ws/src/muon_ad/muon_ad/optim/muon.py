@@ -2,23 +2,15 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
-from muon_ad.optim.gradients import check_gradients
-from muon_ad.optim.gradients import evaluated
+from muon_ad.optim.base import FullPrecisionOptimizer
 from muon_ad.optim.gradients import named
-from muon_ad.optim.gradients import with_gradient
 from muon_ad.optim.masters import buffers_of
-from muon_ad.optim.masters import full_gradients
-from muon_ad.optim.masters import master_of
-from muon_ad.optim.masters import restore_precision
-from muon_ad.optim.masters import round_to_parameters
 from muon_ad.optim.newton_schulz import orthogonalise
 from muon_ad.optim.settings import check_choice
 from muon_ad.optim.settings import check_range
@@ -27,7 +19,7 @@ ALGORITHMS = ('muon', 'adamw')
 SCALES = ('rms', 'spectral')
 
 
-class Muon(Optimizer):
+class Muon(FullPrecisionOptimizer):
     """Momentum, orthogonalised (Jordan et al., 2024; the paper's section on Muon), with AdamW.
 
     Every parameter group is updated by one `algorithm`:
@@ -78,20 +70,12 @@ class Muon(Optimizer):
             super().add_param_group(group)
             _check(self.param_groups)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Update all parameters that have a gradient; return the closure's loss."""
-        loss = evaluated(closure)
-        check_gradients(self.param_groups)
-        for group in self.param_groups:
-            parameters = with_gradient(group)
-            if not parameters:
-                continue
-            masters = [master_of(each, self.state[each]) for each in parameters]
-            update = self._muon if group['algorithm'] == 'muon' else self._adamw
-            update(group, masters, full_gradients(parameters), parameters)
-            round_to_parameters(masters, parameters)
-        return loss
+    def _update(
+        self, group: dict, masters: list[Tensor], gradients: list[Tensor],
+        parameters: list[Tensor],
+    ) -> None:
+        update = self._muon if group['algorithm'] == 'muon' else self._adamw
+        update(group, masters, gradients, parameters)
 
     def _muon(
         self, group: dict, masters: list[Tensor], gradients: list[Tensor],
@@ -127,11 +111,6 @@ class Muon(Optimizer):
             amsgrad=False, beta1=beta1, beta2=beta2, lr=float(group['lr']),
             weight_decay=group['weight_decay'], eps=group['eps'], maximize=False,
         )
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Take up a saved state, master weights in full precision."""
-        super().load_state_dict(state_dict)
-        restore_precision(self, state_dict)
 
 
 def nesterov_momentum(
