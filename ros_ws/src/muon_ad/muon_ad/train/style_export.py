@@ -185,22 +185,51 @@ def parameters(student: nn.Module) -> int:
 
 
 def add_checkpoint(path: Path, folder: Path, variant: str) -> dict[str, Any]:
-    """Copy both networks of a training's checkpoint into a package; return how they were made."""
+    """Copy both networks of a training's checkpoint into a package; return how they were made.
+
+    Raises what `add_encoder` does.
+    """
     student, encoder = load_networks(path)
     state = load_checkpoint(path, {})
-    config = student.config.to_dict()
-    save_network(weights_file(folder, variant), student, STUDENT, config)
-    save_network(weights_file(folder, 'encoder'), encoder, ENCODER, config)
+    add_encoder(encoder, folder, variant)
+    save_network(weights_file(folder, variant), student, STUDENT, student.config.to_dict())
     return {'steps': state['step'], **state['recipe']}
 
 
 def add_student(path: Path, folder: Path, variant: str) -> None:
-    """Copy a student, such as `muon-ad prune` leaves, into a package."""
+    """Copy a student, such as `muon-ad prune` leaves, into a package, with the encoder beside it.
+
+    Raises what `add_encoder` does.
+    """
     load_student(path)      # or the package would be broken by a broken file
+    beside = path.with_name('encoder.safetensors')
+    if beside.is_file():
+        add_encoder(load_encoder(beside), folder, variant)
     target = weights_file(folder, variant)
     target.parent.mkdir(parents=True, exist_ok=True)
     if path.resolve() != target.resolve():
         shutil.copyfile(path, target)
+
+
+def add_encoder(encoder: StyleEncoder, folder: Path, variant: str) -> None:
+    """Put the encoder of a variant into a package, whose other variants read its vectors as well.
+
+    One that also has tokens, for an attentive student, does for those without. Raises ValueError
+    where the others were made for another encoder.
+    """
+    target = weights_file(folder, 'encoder')
+    others = sorted(file.stem for file in folder.glob('weights/*.safetensors')
+                    if file.stem not in ('encoder', variant))
+    if target.is_file() and others:
+        have, new = load_encoder(target).state_dict(), encoder.state_dict()
+        if not all(torch.equal(have[name], new[name]) for name in have.keys() & new.keys()):
+            raise ValueError(
+                f'the style encoder of {variant} is not the one in {folder}, for which '
+                f'{", ".join(others)} were made; expected another folder, or those removed from '
+                f'{target.parent}')
+        if have.keys() >= new.keys():
+            return
+    save_network(target, encoder, ENCODER, encoder.config.to_dict())
 
 
 def add_styles(styles: Path, folder: Path) -> None:
