@@ -279,7 +279,8 @@ def build_package(folder: Path, default: str = '', training: Mapping | None = No
                    f'{max(map(parameters, students.values())) // 1000}k parameters, '
                    f'{len(images)} built-in styles and any image',
         'input': {'color': 'rgb', 'layout': 'nhwc', 'dtype': 'uint8', 'resize': 'fit'},
-        'default_variant': 'dense_{}x{}'.format(*SIZES[0]),
+        'default_variant': '{}_{}x{}'.format(
+            'dense' if 'dense' in students else next(iter(students)), *SIZES[0]),
         'variants': variants | kept,
         'style': {
             'encoder': _file(folder / 'encoder.onnx', folder),
