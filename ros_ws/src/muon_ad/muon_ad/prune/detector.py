@@ -216,7 +216,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "batches, and refit each layer to the dense detector's by least squares; "
                         '`muon-ad train detector --weights` then goes on')
     parser.add_argument('--bf16', action='store_true',
-                        help='bfloat16 (slow on CPUs without AMX or AVX512)')
+                        help='bfloat16 (slow on CPUs without AVX512-BF16 or AMX)')
     options.add_arguments(parser, RATES)
 
 

@@ -148,7 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         default=[], metavar='NAME=VALUE',
                         help=f'weights of losses, instead of {WEIGHTS}')
     parser.add_argument('--bf16', action='store_true',
-                        help='bfloat16 (slow on CPUs without AMX or AVX512)')
+                        help='bfloat16 (slow on CPUs without AVX512-BF16 or AMX)')
     options.add_arguments(parser, RATES)
 
 

@@ -74,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--frozen-norms', action='store_true',
                         help='normalise as --weights do, and not by the statistics of each batch: '
                         'for short runs')
-    parser.add_argument('--fp32', action='store_true', help='no bfloat16 (CPUs without AMX)')
+    parser.add_argument('--fp32', action='store_true',
+                        help='no bfloat16, which is slow on CPUs without AVX512-BF16 or AMX')
     steering.add_arguments(parser, RATES)
     parser.add_argument('--sizes', type=size, nargs='*', default=[], metavar='WIDTHxHEIGHT',
                         help='export variants of these sizes beside that of training')

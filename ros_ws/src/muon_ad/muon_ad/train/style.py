@@ -370,7 +370,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--weights', type=loss_weight, nargs='+', default=[], metavar='NAME=VALUE',
                         help=f'weights of losses, instead of {WEIGHTS}')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads (default 1)')
-    parser.add_argument('--fp32', action='store_true', help='no bfloat16 (CPUs without AMX)')
+    parser.add_argument('--fp32', action='store_true',
+                        help='no bfloat16, which is slow on CPUs without AVX512-BF16 or AMX')
 
 
 def loss_weight(text: str, known: Collection[str] = WEIGHTS) -> tuple[str, float]:
