@@ -340,10 +340,16 @@ def test_an_attention_learns_beside_style_vectors_that_stay(make_trainer, tmp_pa
     assert not torch.equal(second.student.stem.weight, begin[0].stem.weight)
 
 
+def test_a_pruned_student_gets_no_attention(arguments, tmp_path, capsys):
+    assert main([*arguments, '--out', str(tmp_path / 'on'), '--tokens', '8', '--begin',
+                 str(SHIPPED / 'weights' / 'p60.safetensors')]) == 2
+    assert 'such as a pruned one' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(('options', 'said'), [
     (['--tokens', '8'], '--begin is not given; expected'),
     (['--tokens', '3', '--begin', 'PACKAGE'], 'expected 1, 2, 4, 8 or 16'),
-    (['--tokens', '4', '--begin', 'PACKAGE/weights/attention.safetensors'], '--begin has 8'),
+    (['--tokens', '8', '--begin', 'PACKAGE/weights/attention.safetensors'], '--begin has 8'),
     (['--begin', 'a.pt'], 'a.pt: no such checkpoint'),
 ])
 def test_a_beginning_that_does_not_fit_is_refused(options, said, tmp_path, capsys):
@@ -416,6 +422,13 @@ def test_a_student_of_another_encoder_is_refused(package, make_trainer, tmp_path
     assert 'for which dense were made; expected another folder' in said
     assert before == {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
     assert main(['export', 'style', str(tmp_path / 'other.pt'), str(folder)]) == 0
+
+
+def test_a_package_may_hold_a_pruned_student_alone(package, tmp_path):
+    alone = tmp_path / 'alone'
+    assert main(['export', 'style', str(tmp_path / CHECKPOINT), str(alone), '--styles',
+                 str(tmp_path / 'styles'), '--variant', 'p40']) == 0
+    assert load_package(alone).variant().name == 'p40_320x240'
 
 
 def test_an_exported_package_loads_and_runs(package):

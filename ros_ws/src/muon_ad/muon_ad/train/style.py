@@ -317,10 +317,15 @@ def _steadiness(found: torch.Tensor, again: torch.Tensor, dy: int, dx: int) -> t
 def _take_over(begin: Networks, student: StyleStudent, encoder: StyleEncoder) -> None:
     """Give an attentive student and its encoder the weights of those without; freeze the style."""
     for old, new in zip(begin, (student, encoder), strict=True):
-        missing, odd = new.load_state_dict(old.state_dict(), strict=False)
-        odd += [name for name in missing if not name.startswith(('attention.', 'tokens.'))]
+        state, wanted = old.state_dict(), new.state_dict()
+        own = {name for name in wanted if name.startswith(('attention.', 'tokens.'))}
+        odd = sorted(name for name in state.keys() | wanted.keys() - own
+                     if name not in state or name not in wanted
+                     or state[name].shape != wanted[name].shape)
         if odd:
-            raise ValueError(f'cannot begin with a network of other sizes: {odd[:3]} do not fit')
+            raise ValueError('cannot begin with a network of other sizes, such as a pruned one: '
+                             f'{", ".join(odd[:3])} do not fit')
+        new.load_state_dict({**wanted, **state})
     encoder.requires_grad_(False)
     encoder.tokens.requires_grad_(True)
 
@@ -391,7 +396,7 @@ def loss_weight(text: str, known: Collection[str] = WEIGHTS) -> tuple[str, float
 def check_attention(tokens: int, begin: Networks | None) -> None:
     """Raise ValueError where --tokens cannot be added to the networks of --begin."""
     have = None if begin is None else begin[0].config.tokens
-    if tokens not in (1, 2, 4, 8, 16) or have not in (0, tokens):
+    if tokens not in (1, 2, 4, 8, 16) or have != 0:
         has = 'is not given' if have is None else f'has {have}'
         raise ValueError(f'--tokens is {tokens}, and --begin {has}; expected 1, 2, 4, 8 or 16, '
                          'and networks without attention to begin with')
